@@ -10,6 +10,7 @@ message or another exception's text: all of these may quote personal data.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -126,6 +127,16 @@ class PermanentFault(Sqs2pgError):
         self.detail = detail
         self.stage = stage
         self.table = table
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that was probably meant, for a hint; None where none is alike.
+
+    `cutoff`: how alike at least, 0 to 1.
+    """
+    import difflib  # only here: a start of right settings needs none
+
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def unforeseen(error: BaseException) -> tuple[str, str]:

@@ -9,7 +9,6 @@ Output rules: results on stdout; `error: …` then `hint: …` on stderr, no tra
 
 from __future__ import annotations
 
-import difflib
 import gc
 import importlib
 import os
@@ -22,7 +21,7 @@ from typing import NoReturn
 import click
 
 from sqs2pg import __version__
-from sqs2pg.errors import Sqs2pgError, unforeseen
+from sqs2pg.errors import Sqs2pgError, nearest, unforeseen
 
 # Command -> module of this package; the module has a click command of the same name.
 COMMANDS = {
@@ -61,9 +60,9 @@ class _LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1, cutoff=0.5)
+            near = nearest(cmd_name, COMMANDS, cutoff=0.5)
             ctx.fail(
-                f"no such command {cmd_name!r}" + (f", did you mean {near[0]!r}?" if near else "")
+                f"no such command {cmd_name!r}" + (f", did you mean {near!r}?" if near else "")
             )
         from sqs2pg.telemetry import log  # not at the top: `--help` must be quick
 

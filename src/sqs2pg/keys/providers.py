@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sqs2pg.errors import KeyFault, SettingsError
+from sqs2pg.errors import KeyFault, SettingsError, nearest
 from sqs2pg.keys import provider_development, provider_environment, provider_file
 from sqs2pg.keys.derive import Secret
 from sqs2pg.keys.keyring import VERSION_MAX, Keyring
@@ -127,9 +126,9 @@ def _stores_none(provider: str) -> SettingsError:
 
 
 def _unknown(provider: str) -> SettingsError:
-    near = difflib.get_close_matches(provider, PROVIDERS, n=1)
+    near = nearest(provider, PROVIDERS)
     return SettingsError(
         "keys.provider names no known provider",
         code="unknown_provider",
-        hint=f"did you mean {near[0]}?" if near else f"available: {', '.join(PROVIDERS)}",
+        hint=f"did you mean {near}?" if near else f"available: {', '.join(PROVIDERS)}",
     )

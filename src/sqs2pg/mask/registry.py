@@ -5,10 +5,9 @@ Whatever is wrong with a field's masking is refused here, before the first messa
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import SettingsError, nearest
 from sqs2pg.mask import (
     encrypt,
     encrypt_deterministic,
@@ -87,9 +86,9 @@ def mask_length(name: str, kind: str) -> int:
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> SettingsError:
-    near = difflib.get_close_matches(name, sorted(known), n=1)
+    near = nearest(name, sorted(known))
     return SettingsError(
         f"unknown masking {what} {name!r}",
         code=f"unknown_{what}",
-        hint=f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}",
+        hint=f"did you mean {near}?" if near else f"known: {', '.join(sorted(known))}",
     )

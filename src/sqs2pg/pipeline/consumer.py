@@ -31,7 +31,6 @@ from sqs2pg.pipeline.poison import Suspects
 from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.refusals import is_away
-from sqs2pg.pipeline.s3_objects import WAITING
 from sqs2pg.pipeline.totals import Totals
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.queue import SUSPECT_RECEIVES, QueueSource
@@ -168,11 +167,11 @@ class Consumer:
     async def _work(self, *, draining: bool) -> None:
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._receive(wait_s=1 if draining else None))
                 group.create_task(self._source.keep_leases())
                 group.create_task(keep_books(self._upkeep, self._metrics))
                 for processor in self._processors:
                     group.create_task(self._write(processor))
-                group.create_task(self._receive(wait_s=1 if draining else None))
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
@@ -19,7 +19,9 @@ from sqs2pg.errors import KeyFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.pipeline.plan import Plan
 from sqs2pg.postgres.batch_transaction import SinkPlan
-from sqs2pg.vault.seal import ValueSealer
+
+if TYPE_CHECKING:
+    from sqs2pg.vault.seal import ValueSealer
 
 ROTATIONS_MAX = 3
 """Rotations that one batch follows: another may come while it does."""

@@ -7,6 +7,7 @@ shared by all processors of a pipeline.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -15,12 +16,14 @@ from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.pipeline.large_payloads import Payloads
-from sqs2pg.pipeline.object_source import ObjectSource
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.quarantine import Seal
 from sqs2pg.postgres.target_copy import TargetTable
-from sqs2pg.vault.seal import ValueSealer
+
+if TYPE_CHECKING:  # a start loads them where the settings need them
+    from sqs2pg.pipeline.object_source import ObjectSource
+    from sqs2pg.vault.seal import ValueSealer
 
 Columns = Sequence[Sequence[Column]]
 """The targets' columns that the fields go to, by target."""
@@ -48,5 +51,5 @@ class Plan(msgspec.Struct, frozen=True):
     """The encoder's, for who decodes without it."""
 
 
-Follow = Callable[[Plan], Awaitable[tuple[Plan, SinkPlan, ValueSealer | None]]]
+Follow: TypeAlias = "Callable[[Plan], Awaitable[tuple[Plan, SinkPlan, ValueSealer | None]]]"
 """Returns plan, sink plan and vault once another key version is active (`key_rotation.py`)."""

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from sqs2pg.errors import KeyFault, PermanentFault, TransientFault
 from sqs2pg.mapping.encoder import NONE_UNREAD, EncodedAhead
 from sqs2pg.mapping.object_batch import ObjectBatch
 from sqs2pg.message import Message, Outcome, RowChanges
-from sqs2pg.pipeline.archive_check import has_form
 from sqs2pg.pipeline.dead_letters import DeadLetters
 from sqs2pg.pipeline.encoded_part import encode_part, is_of_queue, queue_messages
 from sqs2pg.pipeline.key_rotation import under_active_keys
 from sqs2pg.pipeline.plan import Follow, Plan
 from sqs2pg.pipeline.recent_keys import RecentKeys
-from sqs2pg.pipeline.s3_objects import S3Objects
 from sqs2pg.pipeline.table_changes import TableChanges
 from sqs2pg.postgres.object_claims import ObjectClaims
 from sqs2pg.postgres.sink import Batch, Sink
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.batch_reporter import BatchReporter, Trace
 from sqs2pg.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from sqs2pg.pipeline.s3_objects import S3Objects
 
 
 class Processor:
@@ -60,6 +62,8 @@ class Processor:
         self.objects: S3Objects | None = None
         """Reads the objects that messages notify of; None where the messages are the units."""
         if plan.objects is not None:
+            from sqs2pg.pipeline.s3_objects import S3Objects  # with all that reads lines
+
             claims = ObjectClaims(sink.run_alone, sink.pipeline)
             self.objects = S3Objects(
                 plan.objects, claims, self, metrics, sink.pipeline, in_order=plan.fifo
@@ -144,6 +148,8 @@ class Processor:
 
     def can_read(self, body: bytes) -> bool:
         """Whether the mapping can read the form of a line."""
+        from sqs2pg.pipeline.archive_check import has_form
+
         return has_form(self.plan.encoder.mapping, body)
 
     def release(self, fault: TransientFault) -> None:

@@ -41,8 +41,7 @@ from sqs2pg.telemetry.metrics import Metrics
 
 CLAIMED = "object_claimed"
 INTERRUPTED = "object_interrupted"
-WAITING = (CLAIMED, INTERRUPTED)
-"""Faults of a message that nothing is wrong with: its object is read elsewhere, or later."""
+_WAITING = (CLAIMED, INTERRUPTED)
 _RENEW_S = CLAIM_S / 4
 _LOOK_S = 0.25
 """How often it is asked whether there is time left, while a chunk is waited for."""
@@ -96,6 +95,13 @@ class S3Objects:
         """Called after each commit."""
         self.lines = 0
         """Lines that were committed or set aside so far, duplicates too."""
+
+    @staticmethod
+    def is_elsewhere(fault: TransientFault) -> bool:
+        """Whether nothing is wrong with a message of this fault: its object is read elsewhere, or
+        later.
+        """
+        return fault.code in _WAITING
 
     def search_at_once(self) -> None:
         """Look for lines that PostgreSQL refuses after one failure: nobody soon tries again."""

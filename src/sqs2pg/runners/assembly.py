@@ -32,7 +32,6 @@ from sqs2pg.postgres.session_pool import SessionPool
 from sqs2pg.postgres.sink import Sink
 from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
-from sqs2pg.runners.archive_form import archive_form
 from sqs2pg.runners.compile_plan import compile_plan
 from sqs2pg.runners.connect import Connector, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
@@ -221,6 +220,7 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
     Its backfills share the connections made here, which are closed at the end: run one at a time.
     """
     from sqs2pg.pipeline.backfill import Backfill
+    from sqs2pg.runners.archive_form import archive_form
 
     # The queue is not used; an object store may be, and keys for development stay on loopback.
     endpoints = database_hosts(settings)

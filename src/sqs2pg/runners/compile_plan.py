@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -25,11 +26,8 @@ from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.native import extension
-from sqs2pg.pipeline.archive_batches import AHEAD, lines_at_once
 from sqs2pg.pipeline.key_rotation import Compiled
 from sqs2pg.pipeline.large_payloads import Payloads
-from sqs2pg.pipeline.object_reader import ChunkSize
-from sqs2pg.pipeline.object_source import ObjectSource
 from sqs2pg.pipeline.plan import Columns, Plan
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
@@ -37,13 +35,15 @@ from sqs2pg.postgres.key_registry import oldest_version, verify_fingerprints
 from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.target_copy import TargetTable
-from sqs2pg.runners.archive_form import archive_form
 from sqs2pg.runners.compile_subjects import subject_reader_of
 from sqs2pg.settings import Settings, Target
 from sqs2pg.settings.staged_fields import staged_fields, with_staged_fields
 from sqs2pg.vault.holders import note_holders
 from sqs2pg.vault.reference_key import reference_key
-from sqs2pg.vault.seal import ValueSealer
+
+if TYPE_CHECKING:
+    from sqs2pg.pipeline.object_source import ObjectSource
+    from sqs2pg.vault.seal import ValueSealer
 
 logger = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ class PlanCompiler(msgspec.Struct, frozen=True):
         `subject_key` is what `vault.reference_key` returns for it.
         """
         settings = self.settings
-        vault = ValueSealer(keyring, subject_key) if settings.vault.enabled else None
+        vault = vault_of(settings, keyring, subject_key)
         masks = masks_of(settings, keyring)
         plan = Plan(
             encoder=self._encoder(masks, self.columns, subject_key),
@@ -246,10 +246,23 @@ async def dedupe_of(
     return EventKeys(secret, pipeline)
 
 
+def vault_of(settings: Settings, keyring: Keyring, subject_key: bytes) -> ValueSealer | None:
+    """Return what seals values for the vault; None if it is off."""
+    if not settings.vault.enabled:
+        return None
+    from sqs2pg.vault.seal import ValueSealer  # only here: most pipelines have no vault
+
+    return ValueSealer(keyring, subject_key)
+
+
 def objects_of(settings: Settings) -> ObjectSource | None:
     """Return what reads the objects that messages notify of; None if no message does."""
     if not settings.envelope.has_objects:
         return None
+    from sqs2pg.pipeline.archive_batches import AHEAD, lines_at_once
+    from sqs2pg.pipeline.object_reader import ChunkSize
+    from sqs2pg.pipeline.object_source import ObjectSource
+    from sqs2pg.runners.archive_form import archive_form
     from sqs2pg.sqs.s3 import ObjectStore  # loads botocore
 
     # Each writer has one chunk in hand, AHEAD that are ready, and one that is made.

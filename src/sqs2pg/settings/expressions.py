@@ -12,7 +12,6 @@ names are not given (`*`).
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 import re
@@ -26,7 +25,7 @@ from jmespath.functions import REVERSE_TYPES_MAP, Functions
 from jmespath.lexer import Lexer
 from jmespath.parser import Parser
 
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import SettingsError, nearest
 from sqs2pg.settings.fields import ATTRIBUTE, SYSTEM
 from sqs2pg.settings.source_paths import EACH, Step
 
@@ -253,10 +252,10 @@ def _check_call(text: str, name: Node, arguments: Sequence[Sequence[Node]]) -> s
     known = Functions.FUNCTION_TABLE
     called, at = name["value"], _place(text, name["start"])
     if called not in known:
-        near = difflib.get_close_matches(called, known, n=1)
+        near = nearest(called, known)
         raise _Refusal(
             f"the expression calls an unknown function {called!r}{at}",
-            f"did you mean {near[0]}()?" if near else f"known: {', '.join(sorted(known))}",
+            f"did you mean {near}()?" if near else f"known: {', '.join(sorted(known))}",
         )
     signature = known[called]["signature"]
     variadic = bool(signature and signature[-1].get("variadic"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import SettingsError, nearest
 from sqs2pg.message import SYSTEM_ATTRIBUTES
 from sqs2pg.settings.fields import (
     ATTRIBUTE,
@@ -48,11 +46,11 @@ def check_message_sources(field: Field) -> None:
 
 def _check_system(where: str, name: str, field: Field) -> None:
     if name not in _SYSTEM_SOURCES:
-        near = difflib.get_close_matches(name, _SYSTEM_SOURCES, n=1)
+        near = nearest(name, _SYSTEM_SOURCES)
         raise SettingsError(
             f"{where}: SQS sets no attribute {name!r}",
             code="system_attribute",
-            hint=f"did you mean {SYSTEM}{near[0]}?"
+            hint=f"did you mean {SYSTEM}{near}?"
             if near
             else f"known: {', '.join(sorted(_SYSTEM_SOURCES))}",
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from sqs2pg.errors import SettingsError
+from sqs2pg.errors import SettingsError, nearest
 from sqs2pg.mask.registry import properties
 from sqs2pg.settings import source_paths
 from sqs2pg.settings.fields import SYSTEM, Field
@@ -199,11 +197,11 @@ def _mapped(setting: str, column: str, target: Target) -> Field:
             return field
     # The name is not quoted: a value of the environment may be a misplaced secret.
     columns = [field.column for field in target.fields]
-    near = difflib.get_close_matches(column, columns, n=1)
+    near = nearest(column, columns)
     raise SettingsError(
         f"{setting} names a column of {target.table} that no field goes to",
         code="write_mode",
-        hint=f"did you mean {near[0]!r}?"
+        hint=f"did you mean {near!r}?"
         if near
         else f"map a field to it, or name one of {', '.join(columns)}",
     )

@@ -13,7 +13,6 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -102,6 +101,8 @@ class Access:
 
     def _cookie(self, header: str) -> bool | None:
         """Return whether the cookie is ours; None if the header is malformed."""
+        from http.cookies import CookieError, SimpleCookie  # only a browser sends one
+
         try:
             morsel = SimpleCookie(header).get(COOKIE)
         except CookieError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 import sys
 import zlib
@@ -18,11 +19,6 @@ from typing import Any, cast
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 MEMBERS_MAX = 10_000
 """Most gzip members or zstd frames of a payload: even an empty one costs a decompressor."""
 _PIECE = 16 * 1024
@@ -30,7 +26,7 @@ _BASE64 = re.compile(r"\s*(?:[A-Za-z0-9+/\s]|-|_){4,}={0,2}\s*\Z")
 _SPACE = re.compile(rb"\s")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _JSON = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*[{\[]")  # an object or array, a mark before it
-_ZSTD_OPTIONS = {int(zstd.DecompressionParameter.window_log_max): 23}
+_WINDOW_LOG_MAX = 23
 """Windows of 8 MiB: what every decoder should take (RFC 8878, 3.1.1.1.2). It bounds memory."""
 
 
@@ -70,7 +66,7 @@ def gunzip(packed: bytes, bytes_max: int) -> bytes:
 
     Raises PermanentFault `not_gzip` or `decompressed_too_large`.
     """
-    return _joined(packed, bytes_max, "not_gzip", lambda: zlib.decompressobj(wbits=31))
+    return _joined(packed, bytes_max, "not_gzip", lambda: zlib.decompressobj(wbits=31), zlib.error)
 
 
 def unzstd(packed: bytes, bytes_max: int) -> bytes:
@@ -78,13 +74,36 @@ def unzstd(packed: bytes, bytes_max: int) -> bytes:
 
     Raises PermanentFault `not_zstd` or `decompressed_too_large`.
     """
+    zstd = _zstd()
+    options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG_MAX}
     return _joined(
-        packed, bytes_max, "not_zstd", lambda: zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
+        packed,
+        bytes_max,
+        "not_zstd",
+        lambda: zstd.ZstdDecompressor(options=options),
+        zstd.ZstdError,
     )
 
 
-def _joined(packed: bytes, bytes_max: int, fault: str, member: Callable[[], Any]) -> bytes:
+@functools.cache
+def _zstd() -> Any:
+    """Return the module of zstd. Most mappings never need it, so a start does not load it."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
+def _joined(
+    packed: bytes,
+    bytes_max: int,
+    fault: str,
+    member: Callable[[], Any],
+    damaged: type[Exception],
+) -> bytes:
     """Return the content of all members of a payload; each gets a decompressor of its own.
+    `damaged` is what a decompressor raises.
 
     The payload goes in by small pieces, since a decompressor copies what follows its member. Given
     the whole rest each time, a megabyte of empty members would take seconds.
@@ -99,7 +118,7 @@ def _joined(packed: bytes, bytes_max: int, fault: str, member: Callable[[], Any]
             if not piece:
                 raise PermanentFault(fault)  # empty, or cut off
             at += len(piece)
-            grown = _grown(one, piece, bytes_max - size + 1)
+            grown = _grown(one, piece, bytes_max - size + 1, damaged)
             if grown is None:
                 raise PermanentFault(fault)
             size += whole.write(grown)
@@ -111,11 +130,11 @@ def _joined(packed: bytes, bytes_max: int, fault: str, member: Callable[[], Any]
     raise PermanentFault("decompressed_too_large")
 
 
-def _grown(one: Any, piece: bytes, room: int) -> bytes | None:
+def _grown(one: Any, piece: bytes, room: int, damaged: type[Exception]) -> bytes | None:
     # Returns None instead of raising, so that the caller's fault has no other error as its context.
     try:
         return cast("bytes", one.decompress(piece, room))
-    except (zlib.error, zstd.ZstdError):
+    except damaged:
         return None
 
 
