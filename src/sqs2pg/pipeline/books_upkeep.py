@@ -12,6 +12,8 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.telemetry.metrics import Metrics
 
 UPKEEP_EVERY_S = 3600.0
+BEGIN_AFTER_S = 0.1
+"""How long after a start upkeep and readings begin: the first poll goes before them."""
 
 Upkeep = Callable[[], Awaitable[None]]
 """One turn of the books' hourly upkeep. Raises TransientFault."""
@@ -21,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 async def keep_books(upkeep: Upkeep, metrics: Metrics) -> None:
     """Do the upkeep until cancelled; after a failure the next turn comes sooner."""
+    await asyncio.sleep(BEGIN_AFTER_S)
     while True:
         wait_s = UPKEEP_EVERY_S
         try:

@@ -224,7 +224,7 @@ class Consumer:
         attempt, alike, code, began = 0, 0, "", time.monotonic()
         while batch := self._end(batch, await self._isolation.process(processor, batch)):
             fault = processor.last_fault
-            if fault and fault.code in WAITING:
+            if fault and processor.objects and processor.objects.is_elsewhere(fault):
                 if self._source.is_fifo and not self._stopping.is_set():
                     # Later messages of the groups must not overtake them.
                     await asyncio.sleep(CLAIM_POLL_S)

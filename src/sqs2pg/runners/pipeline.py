@@ -23,6 +23,7 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import received_bytes_max
 from sqs2pg.mapping.unknown_members import UnknownMembers
+from sqs2pg.pipeline.books_upkeep import BEGIN_AFTER_S
 from sqs2pg.pipeline.consumer import Consumer
 from sqs2pg.pipeline.pause_watch import PauseWatch
 from sqs2pg.pipeline.processor import Processor
@@ -128,18 +129,19 @@ class Pipeline:
                 most = settings.source.receivers_max
                 self.client = SqsClient.from_environment(max_connections=most)
                 stack.push_async_callback(self.client.close)
-            queue_url = ""
+            # The queue is asked while the database is, and heard last: keys and tables that are
+            # wrong are reported before it.
+            looking = asyncio.create_task(_find_queue(self.client, settings.source.queue))
+            stack.push_async_callback(_end, looking)
 
             async def is_fifo() -> bool:
-                nonlocal queue_url
-                queue_url = await _find_queue(self.client, settings.source.queue)
-                return queue_url.endswith(".fifo")
+                return (await looking)[0].endswith(".fifo")
 
             where = endpoint_hosts(settings, self.client)
             made = await stack.enter_async_context(
                 assemble_processors(settings, where, is_fifo, metrics=self.metrics, pool=pool)
             )
-            self._put_together(made, queue_url, in_flight, readings)
+            self._put_together(made, *await looking, in_flight, readings)
             stack.callback(self.source.leave)
             self._owned = stack.pop_all()
         self.opened = True
@@ -223,6 +225,7 @@ class Pipeline:
         self,
         made: Processing,
         queue_url: str,
+        redrive_policy: str,
         in_flight: InFlight | None,
         readings: SessionPool | None,
     ) -> None:
@@ -239,6 +242,7 @@ class Pipeline:
             metrics,
             message_attributes=_wanted_attributes(settings),
             in_flight=in_flight,
+            redrive_policy=redrive_policy,
         )
         watch = self._stretch(number, readings)
         self.probes = Probes(
@@ -264,6 +268,7 @@ class Pipeline:
             [*self.probes.all(), *telemetry_readings(settings, metrics)],
             metrics,
             self.stretches.time_left_s,
+            begin_after_s=BEGIN_AFTER_S,
         )
 
     def _stretch(self, number: int, readings: SessionPool | None) -> PauseWatch:
@@ -306,12 +311,20 @@ def _wanted_attributes(settings: Settings) -> tuple[str, ...]:
     return (*wanted, TRACEPARENT) if traced else wanted
 
 
-async def _find_queue(client: SqsClient, queue: str) -> str:
-    """Return the queue's URL, having made sure that it answers."""
+async def _end(task: asyncio.Task[tuple[str, str]]) -> None:
+    """End a task whose result, or fault, nobody wants any more."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # else the event loop would log it
+
+
+async def _find_queue(client: SqsClient, queue: str) -> tuple[str, str]:
+    """Return the queue's URL and redrive policy, having made sure that it answers."""
     try:
         url = await client.queue_url(queue)
-        await client.attributes(url, ["QueueArn"])
+        attributes = await client.attributes(url, ["QueueArn", "RedrivePolicy"])
     except TransientFault as fault:
         fault.hint = fault.hint or "check AWS_ENDPOINT_URL, AWS_REGION and the network"
         raise
-    return url
+    return url, attributes.get("RedrivePolicy", "")

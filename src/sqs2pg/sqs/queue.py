@@ -51,13 +51,16 @@ class QueueSource:
         *,
         message_attributes: Sequence[str] = (),
         in_flight: InFlight | None = None,
+        redrive_policy: str | None = None,
     ) -> None:
         """`message_attributes` names the producer's attributes to ask for. `in_flight`: what the
-        queues of the process may hold together; call `leave` at the end.
+        queues of the process may hold together; call `leave` at the end. `redrive_policy`: the
+        queue's, if it was just read; "" if it has none.
         """
         self._in_flight = in_flight or InFlight(sys.maxsize)
         self._in_flight.join(self)
         self._message_attributes = message_attributes
+        self._redrive_policy = redrive_policy
         self._client = client
         self.queue_url = queue_url
         self._settings = settings
@@ -316,13 +319,17 @@ class QueueSource:
         """Return how many deliveries make a message a suspect.
 
         That is the setting, else one below the queue's maxReceiveCount, so that the message is
-        tried alone once before SQS moves it to the dead-letter queue.
+        tried alone once before SQS moves it to the dead-letter queue. The policy is read at each
+        call, unless it was just read.
         """
         if self._settings.max_receives:
             return self._settings.max_receives
-        answer = await self._client.attributes(self.queue_url, ["RedrivePolicy"])
+        given, self._redrive_policy = self._redrive_policy, None
+        if given is None:
+            answer = await self._client.attributes(self.queue_url, ["RedrivePolicy"])
+            given = answer.get("RedrivePolicy", "")
         try:
-            policy = msgspec.json.decode(answer.get("RedrivePolicy", "{}"))
+            policy = msgspec.json.decode(given or "{}")
             return max(2, int(policy["maxReceiveCount"]) - 1)
         except (msgspec.DecodeError, KeyError, TypeError, ValueError, OverflowError):
             return SUSPECT_RECEIVES
