@@ -92,3 +92,26 @@ def test_the_script_runs_as_a_plain_role(shell: Shell, database: str) -> None:
             assert not re.search("applied|attached|created table|registered", done)
         finally:
             admin.execute(f"DROP OWNED BY plain_{name} CASCADE; DROP ROLE plain_{name}".encode())
+
+
+def test_a_name_keeps_its_table(shell: Shell, database: str, tmp_path: Path) -> None:
+    (tmp_path / "sqs2pg.toml").write_text('name = "logins"\n')
+    shell("migrate")
+    before = books(database)
+    other = {"SQS2PG_SINK__TABLE": "other_logins"}
+    words = "pipeline {} writes to public.user_logins, but its table is public.other_logins"
+    said = [shell.error("migrate", code=2, **other)]
+    with pytest.raises(psycopg.errors.RaiseException, match=words.format("logins")) as refused:
+        run_script(database, shell("migrate", "--sql", **other).out)
+    assert "a `name` of its own" in str(refused.value.diag.message_hint)
+    with psycopg.connect(database) as connection:
+        found = connection.execute("SELECT to_regclass('other_logins')").fetchone()
+        assert found == (None,), "it is not made either"
+        connection.execute("CREATE TABLE other_logins (LIKE user_logins)")
+    said += [shell.error(*line, code=2, **other) for line in (("migrate",), ("run", "--drain"))]
+    for one in said:
+        assert words.format("'logins'") in one
+        assert "give the pipeline of another table a `name` of its own and migrate" in one
+    assert books(database) == before
+    shell("migrate", SQS2PG_NAME="others", **other)
+    assert len(books(database)) == len(before) + 1

@@ -74,7 +74,7 @@ RECORD_SUBJECT = """UPDATE sqs2pg.target t SET subject_column = %s FROM sqs2pg.p
 WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s
 AND t.subject_column IS DISTINCT FROM %s"""
 _TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
-WHERE p.name = %s"""
+WHERE p.name = %s ORDER BY t.position, t.registered_at"""
 
 
 def table_ddl(target: Target, settings: Settings | None = None) -> str:
@@ -184,27 +184,28 @@ async def _targets(
 ) -> list[str]:
     done: list[str] = []
     check_partition_column(settings)
-    registered = {name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])}
+    registered = [name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])]
     for position, target in enumerate(settings.targets):
         table = quote_table(target.table)
         [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
         if not exists:
             await session.execute(table_ddl(target, settings if position == 0 else None))
             done.append(f"created table {target.table}")
-        else:
+        resolved = await resolve_table(session, table)
+        assert resolved is not None
+        if position == 0 and registered and registered[0] != resolved:
+            raise _other_table(settings, registered[0], resolved)
+        if exists:
             done += await _add_columns(session, target, apply=additive)
         found = await read_columns(session, table)
         await require_table(session, table)
         columns.match(target.fields, found, target.table)
         columns.check_subject(settings, target, found)
-        resolved = await resolve_table(session, table)
-        assert resolved is not None
         if warning := await check_owner(session, resolved):
             done.append(f"look: {warning}")
         if position == 0 and settings.sink.partition_by:
             await note_partitions(session, settings, resolved)
-        # A pipeline that is registered for another table is refused at its start.
-        if not (resolved in registered or (registered and position == 0)):
+        if resolved not in registered:
             await _register(session, settings, position, resolved)
             done.append(f"registered pipeline {settings.pipeline_name} for {resolved}")
         changed = await record_mode(session, settings, target, resolved, change=change_mode)
@@ -358,12 +359,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
                 f"table {target.table} does not exist", code="target_table", hint=hint
             )
         if position == 0 and rows[0][1] != resolved:
-            raise SettingsError(
-                f"pipeline {settings.pipeline_name!r} writes to {rows[0][1]}, "
-                f"but its table is {resolved}",
-                code="target_changed",
-                hint="give the pipeline of another table a `name` of its own and migrate",
-            )
+            raise _other_table(settings, rows[0][1], resolved)
         if resolved not in registered:
             raise SettingsError(
                 f"pipeline {settings.pipeline_name!r} is not registered for {resolved}",
@@ -373,6 +369,14 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
         if registered[resolved] != target.write.mode:
             raise changed_mode(target, registered[resolved])
     return int(number)
+
+
+def _other_table(settings: Settings, registered: str, resolved: str) -> SettingsError:
+    return SettingsError(
+        f"pipeline {settings.pipeline_name!r} writes to {registered}, but its table is {resolved}",
+        code="target_changed",
+        hint="give the pipeline of another table a `name` of its own and migrate",
+    )
 
 
 async def target_tables(

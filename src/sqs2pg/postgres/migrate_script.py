@@ -38,6 +38,17 @@ BEGIN
     END IF;
 END
 {quote};"""
+_SAME_TABLE = """DO $same$
+DECLARE
+    registered text := (SELECT target FROM sqs2pg.pipeline WHERE name = {name});
+    wanted text := {resolved};
+BEGIN
+    IF registered <> wanted THEN
+        RAISE EXCEPTION 'pipeline % writes to %, but its table is %', {name}, registered, wanted
+            USING HINT = 'give the pipeline of another table a `name` of its own and migrate';
+    END IF;
+END
+$same$;"""
 _DAYS = """SELECT sqs2pg.attach_days((now() AT TIME ZONE 'UTC')::date - 1,
     (now() AT TIME ZONE 'UTC')::date + {ahead})"""
 _PERIODS = "SELECT sqs2pg.attach_next_period({target}) FROM generate_series(-1, {ahead} + 1)"
@@ -90,6 +101,8 @@ def _registration(
 ) -> Iterator[str]:
     table = quote_table(target.table)
     resolved = _RESOLVED.format(name=quote_literal(table))
+    if position == 0:
+        yield _SAME_TABLE.format(name=_name(settings), resolved=resolved)
     if position == 0 and (by := settings.sink.partition_by):
         sink = settings.sink
         how = [quote_literal(by), quote_literal(sink.partition_every), sink.partitions_ahead]
