@@ -94,6 +94,61 @@ def test_check_reports_each_file_and_other_commands_refuse_the_folder(
     assert "SQS2PG_SOURCE__QUEUE" in said
 
 
+def test_one_that_fails_keeps_no_other_from_migrate_and_verify(
+    pipelines: PipelineSet, shell: Shell, query: Query
+) -> None:
+    shell("migrate", *pipelines.options)
+    query("DROP TABLE orders")
+    ended = shell("verify", *pipelines.options, code=2)
+    assert "logins:\nwritten 0" in ended.out
+    assert "the books balance" in ended.out
+    assert ended.out.endswith("orders:\nnot compared: target_table\n")
+    assert "error: orders: table orders does not exist\nhint: run `sqs2pg migrate`" in ended.err
+    assert "error: 1 pipeline failed: orders" in ended.err
+    report = shell("verify", *pipelines.options, "--json", code=2).last
+    assert report["ok"] is False
+    assert [(one["pipeline"], one["ok"]) for one in report["pipelines"]] == [
+        ("logins", True),
+        ("orders", False),
+    ]
+    assert report["pipelines"][1]["error"] == "target_table"
+
+    # A name that belongs to another table stands before the one that is repaired.
+    (pipelines.folder / "a.toml").write_text(
+        'name = "logins"\n' + (pipelines.folder / "orders.toml").read_text()
+    )
+    (pipelines.folder / "logins.toml").unlink()
+    ended = shell("migrate", *pipelines.options, code=2)
+    assert "error: logins: pipeline 'logins' writes to public.user_logins" in ended.err
+    assert "created table orders" in ended.out
+    shell("verify", *pipelines.options, "--pipeline", "orders")
+
+
+def test_a_file_that_cannot_be_read_is_told_beside_the_others(
+    pipelines: PipelineSet, shell: Shell
+) -> None:
+    shell("migrate", *pipelines.options)
+    broken = pipelines.folder / "broken.toml"
+    broken.write_text("unknown = 1\n")
+    report = shell("verify", *pipelines.options, "--json", code=2).last
+    assert {one["pipeline"]: one["ok"] for one in report["pipelines"]} == {
+        "logins": True,
+        "orders": True,
+        str(broken): False,
+    }
+    ended = shell("verify", *pipelines.options, "--audit", code=2)
+    assert ended.out.endswith("the chain holds\n")
+    assert f"error: {broken}: unknown setting unknown" in ended.err
+    ended = shell("check", *pipelines.options, "--emit-iam", code=2)
+    assert ended.out.count('"Version"') == 2
+    assert "unknown setting unknown" in ended.err
+    # One that is named needs its own file alone.
+    options = (*pipelines.options, "--pipeline")
+    shell("verify", *options, "orders")
+    assert shell("quarantine", "list", *options, "orders", "--json").last == []
+    assert "unknown setting unknown" in shell.error("verify", *options, "broken", code=2)
+
+
 def test_a_folder_is_named_by_the_environment_too(pipelines: PipelineSet, shell: Shell) -> None:
     shell.environment["SQS2PG_CONFIG"] = str(pipelines.folder)
     shown = json.loads(shell("config", "show", "--pipeline", "orders", "--json").out)

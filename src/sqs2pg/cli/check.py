@@ -20,6 +20,7 @@ from sqs2pg.cli.options import (
     run_async,
 )
 from sqs2pg.cli.progress import Ticker
+from sqs2pg.cli.several import for_each, raise_if_failed
 from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.settings import Settings, chosen, is_several, load_pipeline, load_pipelines, pick
 
@@ -73,8 +74,9 @@ def check(
 
     found = _contexts(configs)
     if emit_iam or emit_sql:
-        for _, context in found:
-            run_async(_emit(context, emit_iam, emit_sql))
+        acts = {name: partial(_emit_alone, one, iam=emit_iam, sql=emit_sql) for name, one in found}
+        _, failed = for_each(acts)
+        raise_if_failed(failed)
         return 0
     reports = []
     for name, context in found:
@@ -173,6 +175,10 @@ def _sample_check(count: int, taken: list[dry_run.DryRun]) -> DoctorCheck:
         return ok("sample", detail)
 
     return DoctorCheck("sample", look, limit_s=60)
+
+
+def _emit_alone(context: Context, *, iam: bool, sql: bool) -> None:
+    run_async(_emit(context, iam, sql))
 
 
 async def _emit(context: Context, iam: bool, sql: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.settings import Settings, load_pipeline, load_pipelines, pick
+from sqs2pg.settings import Settings, Unusable, load_named, load_pipeline, load_pipelines
 from sqs2pg.telemetry import log
 
 T = TypeVar("T")
@@ -107,17 +107,29 @@ def read_settings(config: Path | None) -> Settings:
 
 
 def load_all(
-    configs: Sequence[Path], *, verbose: bool = False, any_name: bool = False
+    configs: Sequence[Path],
+    *,
+    verbose: bool = False,
+    any_name: bool = False,
+    unusable: Unusable | None = None,
 ) -> list[Settings]:
     """Return the settings of all pipelines, or of the one that --pipeline names; log as they say.
 
-    `any_name`: the name is that of a pipeline elsewhere. Raises SettingsError.
+    `any_name`: the name is that of a pipeline elsewhere. `unusable` gets each of several files that
+    cannot be used, where another one can. Raises SettingsError.
     """
     if verbose:
         log.configure(level="debug")
-    found = list(load_pipelines(configs).values())
     if (name := named_pipeline()) and not any_name:
-        found = [pick(found, name)]
+        found = [load_named(configs, name)]
+    else:
+        refused: dict[Path, SettingsError] = {}
+        found = list(load_pipelines(configs, unusable=unusable and refused.__setitem__).values())
+        for file, error in refused.items():
+            if not found:
+                raise error
+            assert unusable is not None
+            unusable(file, error)
     log.follow(found[0].log, verbose=verbose)
     return found
 

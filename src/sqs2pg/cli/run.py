@@ -26,8 +26,9 @@ from sqs2pg.cli.options import (
     run_async,
     verbose_option,
 )
+from sqs2pg.cli.several import failure
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.settings import Settings, chosen, is_several, load, load_pipelines, pick
+from sqs2pg.settings import Settings, chosen, is_several, load, load_named, load_pipelines
 
 if TYPE_CHECKING:
     from sqs2pg.cli.embedded import Servers
@@ -135,8 +136,7 @@ def _read(
     """Return the settings anew: of one pipeline, or of all, less those of other workers."""
     if name or not is_several(files):
         file = files[0] if len(files) == 1 else None
-        found = load_pipelines(files)
-        settings = pick(list(found.values()), name) if name else next(iter(found.values()))
+        settings = load_named(files, name) if name else next(iter(load_pipelines(files).values()))
         return {file: settings}
     share = json.loads(share_file.read_text()) if share_file else None
     unread: dict[Path, SettingsError] = {}
@@ -217,13 +217,7 @@ def _report(ended: Ended, *, drain: bool, as_json: bool, is_worker: bool) -> Non
             print(f"{name}: {summary(one)}")
         print(f"{'in all: ' if ended.several else ''}{summary(totals)}")
     if ended.faults:
-        fault = FatalFault(
-            f"{counted(len(ended.faults), 'pipeline')} failed: {', '.join(sorted(ended.faults))}",
-            code="pipelines_failed",
-            hint="their own errors are above",
-        )
-        fault.exit_code = max(one.exit_code for one in ended.faults.values())
-        raise fault
+        raise failure(ended.faults, exit_code=max(one.exit_code for one in ended.faults.values()))
     if drain and totals.isolated:
         raise FatalFault(
             counted(

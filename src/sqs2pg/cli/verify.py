@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ from sqs2pg.cli.options import (
     print_json,
     run_async,
 )
-from sqs2pg.errors import SettingsError
+from sqs2pg.cli.several import for_each, raise_if_failed
+from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,47 +82,84 @@ def verify(
         raise click.UsageError("--accept goes with --reason TEXT: who changed the rows, and why")
     if not accept and (reason or ticket or table):
         raise click.UsageError("--reason, --ticket and --table go with --accept")
-    found = load_all(configs)
+    refused: dict[Path, SettingsError] = {}
+    found = load_all(configs, unusable=refused.__setitem__)
     if audit:
         # The audit is the database's: of several pipelines of one database, one answers for all.
-        return max(_verify_audit(one, anchor, as_json=as_json) for one in _one_per_database(found))
+        audits = {
+            one.pipeline_name: partial(_verify_audit, one, anchor, as_json=as_json)
+            for one in _one_per_database(found)
+        }
+        codes, failed = for_each(audits, refused)
+        raise_if_failed(failed)
+        return max(codes.values())
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
-    if accept and len(found) > 1:
+    if accept and len(found) + len(refused) > 1:
         raise SettingsError("--accept goes with one pipeline", hint="name it with --pipeline NAME")
-    reports, undigested = {}, 0
-    for settings in found:
-        if accept:
-            accepted = run_async(accept_difference(settings, reason, ticket, table))
-        try:
-            report = run_async(check(settings, since, anchor, deep=deep))
-        except SettingsError as error:
-            undigested += error.code == "no_digest"
-            if error.code != "no_digest" or undigested == len(found):
-                raise
-            # Another pipeline keeps a digest, or may: this one must not end the command.
-            report = run_async(check(settings, since, anchor))
-            report.notes.append(error.what)
-        if accept:
-            report.accepted = accepted
-        reports[settings.pipeline_name] = report
-    _show(reports, as_json=as_json)
+    accepted = run_async(accept_difference(found[0], reason, ticket, table)) if accept else []
+    reports, failed = _compare(found, refused, since, anchor, deep=deep)
+    for report in reports.values():
+        report.accepted = accepted
+    _show(reports, failed, as_json=as_json)
+    raise_if_failed(failed)
     return 0 if all(report.ok for report in reports.values()) else 1
 
 
-def _show(reports: Mapping[str, work.VerifyReport], *, as_json: bool) -> None:
+def _compare(
+    found: Sequence[Settings],
+    refused: Mapping[Path, SettingsError],
+    since: datetime | None,
+    anchor: str | None,
+    *,
+    deep: bool,
+) -> tuple[dict[str, work.VerifyReport], dict[str, Sqs2pgError]]:
+    """Verify each pipeline; return the reports, and the errors of those that could not be."""
+    undigested: list[SettingsError] = []
+
+    def compare(settings: Settings) -> work.VerifyReport:
+        try:
+            return run_async(check(settings, since, anchor, deep=deep))
+        except SettingsError as error:
+            if error.code != "no_digest" or len(found) + len(refused) == 1:
+                raise
+            # Another pipeline keeps a digest, or may: this one must not end the command.
+            undigested.append(error)
+            report = run_async(check(settings, since, anchor))
+            report.notes.append(error.what)
+            return report
+
+    acts = {one.pipeline_name: partial(compare, one) for one in found}
+    reports, failed = for_each(acts, refused)
+    if undigested and len(undigested) == len(reports):
+        raise undigested[0]
+    return reports, failed
+
+
+def _show(
+    reports: Mapping[str, work.VerifyReport],
+    failed: Mapping[str, Sqs2pgError],
+    *,
+    as_json: bool,
+) -> None:
     """Print one report as ever; of several, each with its pipeline's name."""
-    flat = {n: {"ok": one.ok, **msgspec.to_builtins(one)} for n, one in reports.items()}
+    flat = [
+        {"pipeline": name, "ok": one.ok, **msgspec.to_builtins(one)}
+        for name, one in reports.items()
+    ]
+    flat += [{"pipeline": name, "ok": False, "error": one.code} for name, one in failed.items()]
     if as_json and len(flat) == 1:
-        print_json(*flat.values())
+        del flat[0]["pipeline"]
+        print_json(flat[0])
     elif as_json:
-        ok = all(report.ok for report in reports.values())
-        print_json({"ok": ok, "pipelines": [{"pipeline": n, **one} for n, one in flat.items()]})
+        print_json({"ok": all(one["ok"] for one in flat), "pipelines": flat})
     else:
         for name, report in reports.items():
-            if len(reports) > 1:
+            if len(flat) > 1:
                 print(f"{name}:")
             print_report(report)
+        for name, error in failed.items():
+            print(f"{name}:\nnot compared: {error.code}")
 
 
 def _one_per_database(found: Sequence[Settings]) -> list[Settings]:

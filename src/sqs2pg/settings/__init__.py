@@ -30,8 +30,10 @@ from sqs2pg.settings.fields import (
 from sqs2pg.settings.load import CONFIG_VARIABLE, DEFAULT_FILE, ENVIRONMENT_PREFIX, load
 from sqs2pg.settings.pipelines import (
     PROCESS,
+    Unusable,
     chosen,
     is_several,
+    load_named,
     load_pipeline,
     load_pipelines,
     pick,
@@ -80,6 +82,7 @@ __all__ = [
     "StatusSettings",
     "Target",
     "TelemetrySettings",
+    "Unusable",
     "When",
     "attribute_keys",
     "chosen",
@@ -87,6 +90,7 @@ __all__ = [
     "is_of_message",
     "is_several",
     "load",
+    "load_named",
     "load_pipeline",
     "load_pipelines",
     "pick",

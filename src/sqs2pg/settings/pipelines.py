@@ -94,8 +94,26 @@ def load_pipeline(
     Raises SettingsError as `load_pipelines`, and where no pipeline has the name, or a folder has
     several and none is named.
     """
-    found = list(load_pipelines([config] if config else [], environ).values())
-    return pick(found, pipeline) if pipeline or len(found) != 1 else found[0]
+    configs = [config] if config else []
+    if pipeline:
+        return load_named(configs, pipeline, environ)
+    found = list(load_pipelines(configs, environ).values())
+    return found[0] if len(found) == 1 else pick(found, "")
+
+
+def load_named(
+    configs: Sequence[Path], pipeline: str, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Return the settings of the pipeline with this name. Another one's file need not be usable.
+
+    Raises SettingsError as `load_pipeline`; where no pipeline has the name, the error of a file
+    that cannot be used, since the name may be in that one.
+    """
+    refused: dict[Path, SettingsError] = {}
+    found = list(load_pipelines(configs, environ, unusable=refused.__setitem__).values())
+    if refused and pipeline not in {settings.pipeline_name for settings in found}:
+        raise next(iter(refused.values()))
+    return pick(found, pipeline)
 
 
 def pick(found: Sequence[Settings], pipeline: str) -> Settings:
