@@ -61,6 +61,8 @@ def test_the_state_says_how_many_of_how_many_and_how_long_it_takes() -> None:
     assert state_text(12_300, 20_000, {}, 1100.0) == "12,300 of 20,000, 1,100/s, about 7 s left"
     assert state_text(20_000, 20_000, {}, 13_623.0) == "20,000 of 20,000, 13,623/s"
     counts = {"written": 98, "quarantined": 2, "still_bad": 0}
+    assert state_text(1, None, {}, 0.24) == "1 done, 0.2/s"
+    assert state_text(1, None, {}, 0.01) == state_text(1, None, {}, 0.0) == "1 done, 0/s"
     assert state_text(100, None, counts, 50.0) == "100 done, 50/s, written 98, quarantined 2"
 
 
@@ -78,6 +80,30 @@ async def test_off_a_terminal_lines_go_to_whoever_tells_the_story(
     async with Ticker("sending", lambda: (5, 10, {}), say):
         await asyncio.wait_for(enough.wait(), 10)
     assert said[0].startswith("sending 5 of 10, ")
+
+
+async def test_off_a_terminal_an_idle_time_is_told_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_RATE_OVER_S", 0.0)
+    monkeypatch.setattr(progress, "_IDLE_TURNS", 5)
+    turns, said = 0, []
+    enough = asyncio.Event()
+
+    def read() -> tuple[int, None, dict[str, int]]:
+        nonlocal turns
+        turns += 1
+        if turns == 20:
+            enough.set()
+        return min(turns, 3), None, {}
+
+    async with Ticker("consuming", read, said.append):
+        await asyncio.wait_for(enough.wait(), 10)
+    assert [line.split()[1] for line in said[:3]] == ["1", "2", "3"]
+    # The fall of the rate to 0 is told at once; from there on it is once a minute.
+    assert [line for line in said[3:] if ", 0/s" not in line] == []
+    assert 3 <= len(said[3:]) <= 5
 
 
 def test_log_lines_go_to_what_is_stderr_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

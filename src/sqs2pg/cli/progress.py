@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _EVERY_S = 5.0
 _REFRESH_S = 0.2
 _RATE_OVER_S = 5.0
+_IDLE_TURNS = 12
+"""Off a terminal, one line in so many turns where nothing has changed: once a minute."""
 _BAR_WIDTH = 12
 
 log = structlog.get_logger(__name__)
@@ -49,7 +51,7 @@ class Ticker:
 
     `read` returns the state: how many are done, how many in all (None: not known), and counts
     by name. It is called a few times a second on a terminal, every five seconds off one. There a
-    line goes to the log, or to `say`.
+    line goes to the log, or to `say`; while nothing changes, one a minute.
     """
 
     def __init__(
@@ -81,10 +83,16 @@ class Ticker:
             await self._task
 
     async def _show_lines(self) -> None:
+        told, unchanged = None, 0
         while True:
             await asyncio.sleep(_EVERY_S)
-            done, total, counts = self._read()
+            state = done, total, counts = self._read()
             rate = self._rate(done)
+            # The first line of an idle time tells that the rate is 0 now.
+            unchanged = unchanged + 1 if (state, rate) == told else 0
+            if unchanged % _IDLE_TURNS:
+                continue
+            told = state, rate
             if self._say:
                 self._say(f"{self._label} {state_text(done, total, counts, rate)}")
                 continue
@@ -123,7 +131,8 @@ class Ticker:
 
 def state_text(done: int, total: int | None, counts: dict[str, int], rate: float) -> str:
     """Return the state in words; `rate` is per second."""
-    parts = [f"{done:,} done" if total is None else f"{done:,} of {total:,}", f"{rate:,.0f}/s"]
+    shown_rate = f"{rate:,.1f}" if 0.05 <= rate < 10 else f"{rate:,.0f}"  # 0 is an idle time
+    parts = [f"{done:,} done" if total is None else f"{done:,} of {total:,}", f"{shown_rate}/s"]
     parts += [f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items() if count]
     more = 0 if total is None else max(0, total - done)
     if more and rate:
