@@ -107,8 +107,8 @@ class StatusClient:
         raise FatalFault(
             f"{self.address} shows no rows",
             code="status_no_tap",
-            hint="set tap = true under [status] and restart the pipeline; of several, name one "
-            "with --pipeline",
+            hint="set tap = true under [status], and SQS2PG_STATUS__TOKEN or token_file, which it "
+            "needs; restart the pipeline. Of several, name one with --pipeline",
         )
 
     def _refused(self, code: int) -> FatalFault:
