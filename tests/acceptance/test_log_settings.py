@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.shell import Shell, told_error
+from tests.terminal import on_terminal
 
 NO_QUEUE = {"SQS2PG_SOURCE__QUEUE": "no-such-queue"}
 JSON = {"SQS2PG_LOG__FORMAT": "json"}
@@ -24,29 +23,15 @@ def events(said: str) -> list[dict[str, Any]]:
 
 def on_a_terminal(shell: Shell, *arguments: str, **environment: str) -> str:
     """Run a command that fails with a terminal as stderr; return what it shows there."""
-    ours, theirs = pty.openpty()
-    try:
-        done = subprocess.run(
-            [shell.python, "-m", "sqs2pg", *arguments],
-            cwd=shell.folder,
-            env=shell.environment | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=theirs,
-            timeout=60,
-            check=False,
-        )
-        os.close(theirs)
-        assert done.returncode != 0
-        shown = b""
-        try:
-            while piece := os.read(ours, 65_536):
-                shown += piece
-        except OSError:  # EIO: the end
-            pass
-        return shown.decode().replace("\r\n", "\n")
-    finally:
-        os.close(ours)
+    code, shown = on_terminal(
+        [shell.python, "-m", "sqs2pg", *arguments],
+        environment=shell.environment | environment,
+        cwd=shell.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    assert code != 0
+    return shown
 
 
 @pytest.mark.usefixtures("migrated_database")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +11,8 @@ import psycopg
 import pytest
 
 from tests.logins import login
+from tests.shell import Shell
+from tests.terminal import on_terminal
 from tests.waiting import BLOCKED, wait_until
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -59,10 +58,36 @@ def test_list_filters_and_counts(shell: Any, set_aside: Any, query: Query) -> No
         assert line.split()[:3] == [str(entry["id"]), entry["message_id"], entry["reason"]]
         shown = line.split()[-1]
         assert shell("quarantine", "list", "--since", shown).out.count(entry["message_id"]) == 1
-    shell("quarantine", "replay", "--reason", "unknown_field")
+    for name in ("--code", "--reason"):
+        assert shell("quarantine", "list", name, "not_json", "--json").last == [old]
+    shell("quarantine", "replay", "--code", "unknown_field")
     everything = shell("quarantine", "list", "--include-replayed", "--json").last
     assert [entry["replayed_at"] is None for entry in everything].count(True) == 1
     assert len(everything) == 3
+
+
+def test_on_a_terminal_of_80_columns_ids_are_whole_and_no_line_is_wrapped(
+    shell: Shell, set_aside: Any
+) -> None:
+    set_aside(["not json", login(1, extra=1, **SECRET)])
+    command = [shell.python, "-m", "sqs2pg", "quarantine", "list"]
+    where = {"cwd": shell.folder, "environment": shell.environment}
+    entries = shell(*command[3:], "--json").last
+    code, shown = on_terminal(command, **where)
+    lines = shown.splitlines()
+    assert (code, [line for line in lines if len(line) > 80]) == (0, [])
+    assert lines[0].split() == ["id", "message", "id", "reason", "since", "(UTC)"]
+    for entry in entries:
+        [at] = [i for i, line in enumerate(lines) if entry["message_id"] in line]
+        assert lines[at].split()[:3] == [str(entry["id"]), entry["message_id"], entry["reason"]]
+        below = " ".join(line.strip() for line in lines[at + 1 :])
+        assert below.startswith(entry["detail"]), shown
+    code, shown = on_terminal([*command, "--group-by", "detail"], **where)
+    assert (code, [line for line in shown.splitlines() if len(line) > 80]) == (0, [])
+    assert all(entry["detail"].split(":")[0] in shown for entry in entries)
+    # Where it fits, it is what a pipe gets.
+    code, shown = on_terminal(command, columns=200, **where)
+    assert (code, shown) == (0, shell(*command[3:]).out)
 
 
 def test_show_keeps_the_body_sealed_unless_unsealed_for_a_reason(
@@ -104,23 +129,14 @@ def test_unseal_needs_the_key_the_body_was_sealed_under(
 
 def test_a_body_cannot_command_the_terminal_it_is_shown_on(shell: Any, set_aside: Any) -> None:
     set_aside(["line one\nred \x9b31m title \x9d0;x back\rover"])
-    master, slave = pty.openpty()
-    try:
-        arguments = ["quarantine", "show", "1", "--unseal", "--reason", "x"]
-        subprocess.run(
-            [sys.executable, "-m", "sqs2pg", *arguments],
-            cwd=shell.folder,
-            env=shell.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=slave,
-            stderr=subprocess.DEVNULL,
-            timeout=WAIT_S,
-            check=True,
-        )
-        shown = os.read(master, 4096).decode()
-    finally:
-        os.close(master)
-        os.close(slave)
+    arguments = ["quarantine", "show", "1", "--unseal", "--reason", "x"]
+    code, shown = on_terminal(
+        [shell.python, "-m", "sqs2pg", *arguments],
+        environment=shell.environment,
+        cwd=shell.folder,
+        stderr=subprocess.DEVNULL,
+    )
+    assert code == 0
     assert shown.splitlines() == ["line one", r"red \x9b31m title \x9d0;x back\rover"]
 
 

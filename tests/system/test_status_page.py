@@ -152,9 +152,7 @@ def test_the_page_shows_the_run_goes_on_by_itself_and_says_no_value(
     expect(page.locator("#legend [data-k=written] dd")).to_have_text(re.compile("^60"))
     expect(page.locator("#legend [data-k=quarantined] dd")).to_have_text(re.compile("^3"))
     expect(page.locator("#faults")).to_contain_text("not_json")
-    expect(page.locator("#quarantine")).to_contain_text(
-        "sqs2pg quarantine replay --reason not_json"
-    )
+    expect(page.locator("#quarantine")).to_contain_text("sqs2pg quarantine replay --code not_json")
     expect(page.locator("#workers tr")).to_have_count(1)
     expect(page.locator("#workers")).to_contain_text("running")
     expect(page.locator("#checks li.bad")).to_have_count(0)

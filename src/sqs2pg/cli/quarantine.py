@@ -6,6 +6,7 @@ Must never do: show a body without `--unseal` and a reason on record.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,8 @@ import msgspec
 from sqs2pg.cli.options import (
     MOMENT,
     CommandGroup,
-    aligned,
     config_option,
+    counted,
     json_option,
     load_settings,
     print_json,
@@ -30,10 +31,12 @@ from sqs2pg.cli.quarantine_export import export
 from sqs2pg.cli.quarantine_groups import GROUPS, print_groups
 from sqs2pg.cli.quarantine_options import (
     all_option,
+    code_option,
     include_replayed_option,
     number_argument,
     numbers_argument,
 )
+from sqs2pg.cli.quarantine_table import print_table, short_time, whole_time
 from sqs2pg.errors import SettingsError
 from sqs2pg.settings import Settings
 
@@ -41,8 +44,6 @@ if TYPE_CHECKING:
     from sqs2pg.pipeline.replay import Replayed
     from sqs2pg.postgres.quarantine import Entry, Purged, Selection
     from sqs2pg.postgres.quarantine_groups import Group
-
-_reason_option = click.option("--reason", metavar="CODE", help="Entries with this reason code.")
 
 
 @click.group(cls=CommandGroup)
@@ -56,7 +57,7 @@ quarantine.add_command(export)
 
 @quarantine.command("list")
 @config_option
-@click.option("--reason", metavar="CODE", help="Only entries with this reason code.")
+@code_option
 @click.option(
     "--since",
     type=MOMENT,
@@ -74,7 +75,7 @@ quarantine.add_command(export)
 @json_option
 def list_(
     config: Path | None,
-    reason: str | None,
+    code: str | None,
     since: datetime | None,
     message_id: str | None,
     include_replayed: bool,
@@ -88,7 +89,7 @@ def list_(
     if since is not None and since.tzinfo is None:
         since = since.replace(tzinfo=UTC)
     selection = Selection(
-        reason=reason, message_id=message_id, since=since, open_only=not include_replayed
+        reason=code, message_id=message_id, since=since, open_only=not include_replayed
     )
     if group_by:
         groups = run_async(_grouped(load_settings(config), selection, group_by, limit))
@@ -98,21 +99,29 @@ def list_(
     if as_json:
         print_json([_listed(entry) for entry in found])
         return
-    names = ["id", "message id", "reason", "detail", "attempts", "received at"]
-    names += ["replayed at"] if include_replayed else []
-    rows = [names]
-    for entry in found:
-        cells = [str(entry.id), entry.message_id, entry.reason, entry.detail, str(entry.attempts)]
-        cells += [_when(entry.received_at)]
-        cells += [_when(entry.replayed_at)] if include_replayed else []
-        rows.append([terminal_text(cell) for cell in cells])
-    # One line per entry, and ids whole: a terminal wraps what is too long for it.
-    print("\n".join(aligned(rows)))
+    _print_entries(found, include_replayed=include_replayed)
     for name, count in by_reason.items():
         print(f"{count:>8,}  {name}")
     total = sum(by_reason.values())
     more = f", {len(found):,} of them shown" if len(found) < total else ""
     print(f"{total:>8,}  in all{more}")
+
+
+def _print_entries(found: Sequence[Entry], *, include_replayed: bool) -> None:
+    wide = [["id", "message id", "reason", "detail", "attempts", "received at"]]
+    wide[0] += ["replayed at"] if include_replayed else []
+    narrow = [["id", "message id", "reason", "since (UTC)"]]
+    below = []
+    for entry in found:
+        known = [str(entry.id), entry.message_id, entry.reason]
+        row = [*known, entry.detail, str(entry.attempts), whole_time(entry.received_at)]
+        wide.append(row + ([whole_time(entry.replayed_at)] if include_replayed else []))
+        narrow.append([*known, short_time(entry.received_at)])
+        more = [entry.detail] if entry.detail else []
+        more += [counted(entry.attempts, "attempt")] if entry.attempts > 1 else []
+        more += [f"replayed {short_time(entry.replayed_at)}"] if entry.replayed_at else []
+        below.append(", ".join(more))
+    print_table(wide, narrow, below)
 
 
 @quarantine.command()
@@ -156,13 +165,13 @@ def show(
 @quarantine.command()
 @numbers_argument
 @config_option
-@_reason_option
+@code_option
 @all_option
 @json_option
 def replay(
     config: Path | None,
     numbers: tuple[int, ...],
-    reason: str | None,
+    code: str | None,
     everything: bool,
     as_json: bool,
 ) -> None:
@@ -173,9 +182,9 @@ def replay(
     """
     from sqs2pg.postgres.quarantine import Selection
 
-    if sum((bool(numbers), reason is not None, everything)) != 1:
-        raise click.UsageError("say which: ids, or --reason CODE, or --all")
-    selection = Selection(ids=numbers, reason=_code(reason))
+    if sum((bool(numbers), code is not None, everything)) != 1:
+        raise click.UsageError("say which: ids, or --code CODE, or --all")
+    selection = Selection(ids=numbers, reason=_checked(code))
     report = run_async(replay_selected(load_settings(config), selection))
     if as_json:
         print_json(msgspec.to_builtins(report))
@@ -189,7 +198,7 @@ def replay(
 @quarantine.command()
 @numbers_argument
 @config_option
-@_reason_option
+@code_option
 @click.option(
     "--older-than-days",
     metavar="N",
@@ -202,7 +211,7 @@ def replay(
 def purge(
     config: Path | None,
     numbers: tuple[int, ...],
-    reason: str | None,
+    code: str | None,
     older_than_days: int | None,
     everything: bool,
     yes: bool,
@@ -211,10 +220,10 @@ def purge(
     """Delete entries and their bodies for good, replayed ones too: by id, by filter, or all."""
     from sqs2pg.postgres.quarantine import Selection
 
-    filtered = reason is not None or older_than_days is not None
+    filtered = code is not None or older_than_days is not None
     if sum((bool(numbers), filtered, everything)) != 1:
-        raise click.UsageError("say which: ids, or --reason CODE and --older-than-days N, or --all")
-    selection = Selection(ids=numbers, reason=_code(reason), older_than_days=older_than_days)
+        raise click.UsageError("say which: ids, or --code CODE and --older-than-days N, or --all")
+    selection = Selection(ids=numbers, reason=_checked(code), older_than_days=older_than_days)
     report = run_async(_purge(load_settings(config), selection, yes=yes))
     if as_json:
         print_json(msgspec.to_builtins(report))
@@ -300,11 +309,11 @@ async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purg
             )
 
 
-def _code(reason: str | None) -> str | None:
+def _checked(code: str | None) -> str | None:
     """Check the form of a reason code, which goes into the audit unchanged."""
-    if reason is not None and not (reason.isidentifier() and len(reason) <= 64):
-        raise click.UsageError("--reason takes a reason code, such as missing_field")
-    return reason
+    if code is not None and not (code.isidentifier() and len(code) <= 64):
+        raise click.UsageError("--code takes a reason code, such as missing_field")
+    return code
 
 
 def _listed(entry: Entry) -> dict[str, object]:
@@ -318,10 +327,6 @@ def _listed(entry: Entry) -> dict[str, object]:
         "received_at": entry.received_at.isoformat(),
         "replayed_at": entry.replayed_at and entry.replayed_at.isoformat(),
     }
-
-
-def _when(instant: datetime | None) -> str:
-    return f"{instant:%Y-%m-%dT%H:%M:%S%z}" if instant else "-"
 
 
 def _print_body(body: str) -> None:

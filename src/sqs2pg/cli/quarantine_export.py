@@ -45,7 +45,9 @@ class Chosen(msgspec.Struct, frozen=True):
 @click.command("export")
 @numbers_argument
 @config_option
-@click.option("--code", metavar="CODE", help="Entries with this reason code.")
+@click.option(  # without --reason, which says here why bodies are opened
+    "--code", metavar="CODE", help="Entries with this reason code."
+)
 @all_option
 @include_replayed_option
 @click.option(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sqs2pg.cli.options import aligned, print_json, terminal_text
+from sqs2pg.cli.options import print_json
+from sqs2pg.cli.quarantine_table import print_table, short_time, whole_time
 
 if TYPE_CHECKING:
     from sqs2pg.postgres.quarantine_groups import Group
@@ -31,11 +32,15 @@ def print_groups(groups: Sequence[Group], by: str, *, as_json: bool) -> None:
             ]
         )
         return
-    names = [by, *(["codes"] if by != "code" else []), "messages", "first at", "last at", "sample"]
-    lines = [names]
+    coded = by != "code"
+    wide = [[by, *(["codes"] if coded else []), "messages", "first at", "last at", "sample"]]
+    narrow = [[*(["codes"] if coded else [by]), "messages", "first (UTC)", "last (UTC)", "sample"]]
+    below = []
     for group in groups:
-        cells = [group.group or "-", *([", ".join(group.codes)] if by != "code" else [])]
-        cells += [f"{group.messages:,}"]
-        cells += [f"{at:%Y-%m-%dT%H:%M:%S%z}" for at in (group.first_at, group.last_at)]
-        lines.append([terminal_text(cell) for cell in [*cells, str(group.sample_id)]])
-    print("\n".join(aligned(lines)))
+        name, codes, messages = group.group or "-", ", ".join(group.codes), f"{group.messages:,}"
+        times, sample = (group.first_at, group.last_at), str(group.sample_id)
+        named = [name, *([codes] if coded else [])]
+        wide.append([*named, messages, *map(whole_time, times), sample])
+        narrow.append([codes if coded else name, messages, *map(short_time, times), sample])
+        below.append(name if coded else "")
+    print_table(wide, narrow, below)

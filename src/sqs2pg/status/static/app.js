@@ -198,7 +198,7 @@
     if (now === quarantineShown) return;
     quarantineShown = now;
     rows(id("quarantine"), 4, snapshot.quarantine.map((q) => {
-      const command = make("span", null, "command"), text = `sqs2pg quarantine replay --reason ${q.reason}`;
+      const command = make("span", null, "command"), text = `sqs2pg quarantine replay --code ${q.reason}`;
       const button = make("button", "copy", "copy");
       button.type = "button";
       button.setAttribute("aria-label", `Copy: ${text}`);
