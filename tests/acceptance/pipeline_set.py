@@ -94,6 +94,10 @@ class PipelineSet:
         lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [e for line in lines if text in (e := json.loads(line)).get("event", "")]
 
+    def started(self) -> int:
+        """How often a pipeline has started to consume; lines of progress have the same event."""
+        return sum("queue" in event for event in self.events("consuming"))
+
     def get(self, path: str) -> tuple[int, str]:
         """The status and text at a path of the status server; 0 where nothing answers."""
         try:
