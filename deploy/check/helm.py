@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,14 @@ def check(report: Report) -> None:
         report.check(f"the chart refuses {file.stem}", _not_refused(_load(file)))
     report.check("every value has a schema, and the schema's every value is there", _unknown())
     report.check("the chart's alerts are those of deploy/prometheus", _other_alerts())
-    for what, broken in _broken(rendered["production"]):
+    scaled = [d for d in rendered["pipelines-scaled"] if d["kind"] in ("ScaledObject", "ConfigMap")]
+    broken = [*_broken(rendered["production"]), *_broken_scaling(scaled)]
+    for what, documents in broken:
         report.refuses(
             what,
-            lambda broken=broken: [
-                *(p for one in broken for p in schema_problems(one, KUBERNETES[-1])),
-                *our_problems(broken),
+            lambda documents=documents: [
+                *(p for one in documents for p in schema_problems(one, KUBERNETES[-1])),
+                *our_problems(documents),
             ],
         )
 
@@ -112,6 +115,7 @@ def our_problems(documents: list[Document]) -> Iterator[str]:
         if not security["readOnlyRootFilesystem"] or security["capabilities"]["drop"] != ["ALL"]:
             yield "the container may do more than it needs"
     yield from _selected(documents)
+    yield from _scaled(documents)
 
 
 def _mounts(pod: Document) -> Iterator[str]:
@@ -137,6 +141,27 @@ def _selected(documents: list[Document]) -> Iterator[str]:
         deployments = {d["metadata"]["name"] for d in documents if d["kind"] == "Deployment"}
         if target and target not in deployments:
             yield f"{document['kind']} scales {target}, which is no Deployment"
+
+
+def _scaled(documents: list[Document]) -> Iterator[str]:
+    """Whether KEDA follows, and asks about, each pipeline, and its formula has each trigger."""
+    files = {file for d in documents if d["kind"] == "ConfigMap" for file in d["data"]}
+    pipelines = {Path(file).stem for file in files - {"sqs2pg.toml"}}
+    for document in documents:
+        if document["kind"] != "ScaledObject":
+            continue
+        triggers = document["spec"]["triggers"]
+        names = sorted(trigger["name"] for trigger in triggers)
+        formula = document["spec"]["advanced"].get("scalingModifiers", {}).get("formula", names[0])
+        if sorted(re.findall(r"[a-z]\w*", formula)) != names:
+            yield f"the formula {formula} does not use each of {', '.join(names)} once"
+        queues = {t["metadata"]["queueURL"] for t in triggers if t["type"] == "aws-sqs-queue"}
+        if len(queues) != max(1, len(pipelines)):
+            yield f"{len(pipelines)} pipelines, and KEDA follows {len(queues)} queues"
+        queries = " ".join(t["metadata"].get("query", "") for t in triggers)
+        asked = set(re.findall(r"p\.name = '([^']*)'", queries))
+        if pipelines and queries.strip() and asked != pipelines:
+            yield f"KEDA asks whether {', '.join(sorted(asked))} is paused"
 
 
 def _not_refused(values: dict[str, Any]) -> Iterator[str]:
@@ -191,6 +216,23 @@ def _broken(documents: list[Document]) -> Iterator[tuple[str, list[Document]]]:
         "a budget for no pod",
         broken("PodDisruptionBudget", "spec/selector/matchLabels", {"app": "x"}),
     )
+
+
+def _broken_scaling(documents: list[Document]) -> Iterator[tuple[str, list[Document]]]:
+    for what, left_out in (
+        ("a queue that KEDA does not follow", ("backlog_1", " + (paused_1 > 0 ? 0.0 : backlog_1)")),
+        ("a pause that KEDA does not ask about", ("paused_0", "paused_0 > 0 ? 0.0 : ")),
+    ):
+        changed = copy.deepcopy(documents)
+        [spec] = [one["spec"] for one in changed if one["kind"] == "ScaledObject"]
+        trigger, term = left_out
+        spec["triggers"] = [one for one in spec["triggers"] if one["name"] != trigger]
+        yield f"{what}, and its formula wants", copy.deepcopy(changed)
+        if trigger == "backlog_1":  # the pause of it goes, too
+            spec["triggers"] = [one for one in spec["triggers"] if one["name"] != "paused_1"]
+        modifiers = spec["advanced"]["scalingModifiers"]
+        modifiers["formula"] = modifiers["formula"].replace(term, "")
+        yield what, changed
 
 
 def _load(file: Path) -> dict[str, Any]:

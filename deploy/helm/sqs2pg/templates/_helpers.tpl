@@ -57,13 +57,37 @@ sqs2pg.toml: |
 {{- end }}
 {{- end -}}
 
+{{- /* What the schema cannot say of `pipelines`: KEDA must follow the queues that their configs read. */ -}}
+{{- define "sqs2pg.checkPipelines" -}}
+{{- if and .Values.pipelines .Values.autoscaling.pipeline -}}
+{{- fail "autoscaling.pipeline is for one pipeline; of several, KEDA asks about each by its name" -}}
+{{- end -}}
+{{- $names := dict -}}
+{{- range .Values.pipelines -}}
+{{- if hasKey $names .name -}}
+{{- fail (printf "pipelines: two are called %s" .name) -}}
+{{- end -}}
+{{- $_ := set $names .name true -}}
+{{- if and $.Values.autoscaling.enabled (not .queueUrl) -}}
+{{- fail (printf "pipelines: autoscaling needs the queueUrl of %s" .name) -}}
+{{- end -}}
+{{- $queue := base (.queueUrl | default "") -}}
+{{- if and .queueUrl (not (regexMatch (printf "[\"'/:]%s[\"']" (regexQuoteMeta $queue)) .config)) -}}
+{{- fail (printf "pipelines: the config of %s does not name the queue %s of its queueUrl" .name $queue) -}}
+{{- end -}}
+{{- $top := first (regexSplit "(?m)^[ \\t]*\\[" .config 2) -}}
+{{- $named := regexFind "(?m)^[ \\t]*name[ \\t]*=.*" $top -}}
+{{- if and $named (not (regexMatch (printf "=[ \\t]*[\"']%s[\"']" .name) $named)) -}}
+{{- fail (printf "pipelines: the config of %s sets another name: leave it out" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "sqs2pg.environment" -}}
 {{- if and .Values.pipelines (or .Values.config .Values.queue.url) -}}
 {{- fail "pipelines stands in place of config and queue.url: each pipeline's config has its source.queue" -}}
 {{- end -}}
-{{- if and .Values.pipelines .Values.autoscaling.enabled -}}
-{{- fail "autoscaling follows one queue, and there are several pipelines: set replicas" -}}
-{{- end -}}
+{{- include "sqs2pg.checkPipelines" . -}}
 {{- if not (or .Values.pipelines .Values.queue.url) -}}
 {{- fail "queue.url is missing" -}}
 {{- end -}}
