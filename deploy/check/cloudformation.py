@@ -1,18 +1,22 @@
-"""The Lambda and ECS templates: cfn-lint, and the rules of ours that it does not know."""
+"""The Lambda and ECS templates: cfn-lint, and the rules of ours that it does not know.
+
+The ECS template is checked as it is for one pipeline and as it is for several.
+"""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from deploy.check.ours import ROOT, command_problems, open_secrets, settings_of
+from deploy.check.ours import ROOT, command_problems, open_secrets, settings_of, settings_of_files
 from deploy.check.report import Report
 
 LAMBDA = ROOT / "deploy/lambda/template.yaml"
@@ -20,6 +24,12 @@ ECS = ROOT / "deploy/ecs/template.yaml"
 VISIBILITY_FACTOR = 6
 """AWS Lambda developer guide, "Creating and configuring an Amazon SQS event source mapping"."""
 FARGATE_STOP_S_MAX = 120
+TABLE = "{Name: SQS2PG_SINK__TABLE, Value: x}, {Name: SQS2PG_S"
+NO_VALUE = {"Ref": "AWS::NoValue"}
+QUEUE_ARNS = tuple(f"arn:aws:sqs:eu-central-1:123456789012:{name}" for name in ("logins", "orders"))
+PIPELINES = {f"{arn.rpartition(':')[2]}.toml": f'[source]\nqueue = "{arn}"\n' for arn in QUEUE_ARNS}
+
+Template = dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
@@ -66,6 +76,15 @@ def check(report: Report) -> None:
     broken.parent.mkdir(exist_ok=True)
     broken.write_text(ECS.read_text().replace("DesiredCount:", "DesiredCounts:"))
     report.refuses("a misspelt property of a service", lambda: lint(broken))
+    text = ECS.read_text()
+    for what, old, new in (
+        ("settings that are copied elsewhere", "Value: /etc/sqs2pg", "Value: /etc/other"),
+        ("a task that does not wait for its settings", "DependsOn: !If", "Tags: !If"),
+        ("a queue without an alarm", '"OldestMessage&{QueueArn}"', "OldestMessage"),
+        ("a table for several pipelines", "!Ref AWS::NoValue, {Name: SQS2PG_S", TABLE),
+    ):
+        changed = text.replace(old, new)
+        report.refuses(what, lambda changed=changed: ecs_problems(changed))
 
 
 def read(text: str) -> dict[str, Any]:
@@ -117,28 +136,121 @@ def lambda_problems(text: str = "") -> Iterator[str]:
         yield "alarms are missing"
 
 
-def ecs_problems() -> Iterator[str]:
-    """Yield what is wrong with the service's template."""
-    resources = read(ECS.read_text())["Resources"]
-    for name in ("TaskDefinition", "MigrateTaskDefinition"):
-        [container] = resources[name]["Properties"]["ContainerDefinitions"]
-        yield from command_problems(container["Command"])
-        environment = {one["Name"]: one["Value"] for one in container["Environment"]}
-        yield from open_secrets(_plain(environment))
-        settings = settings_of(_plain(environment))
-        if isinstance(settings, str):
-            yield settings
-            continue
-        granted = container.get("StopTimeout", FARGATE_STOP_S_MAX)
-        if not settings.shutdown_grace_s < granted <= FARGATE_STOP_S_MAX:
-            yield f"{granted} s are granted, and the pipeline takes {settings.shutdown_grace_s}"
-        if not container["ReadonlyRootFilesystem"] or not container["Secrets"]:
-            yield f"{name}: the root is writable, or a secret is no reference"
+def ecs_problems(text: str = "") -> Iterator[str]:
+    """Yield what is wrong with the service's template, for one pipeline and for several."""
+    tree = read(text or ECS.read_text())
+    for several in (False, True):
+        resources = variant(tree, several=several)["Resources"]
+        for name in ("TaskDefinition", "MigrateTaskDefinition"):
+            properties = resources[name]["Properties"]
+            *before, container = properties["ContainerDefinitions"]
+            yield from (f"{name}: {problem}" for problem in _container_problems(container))
+            yield from _settings_problems(container, several=several)
+            if several:
+                yield from _copied_problems(properties, before, container)
+        yield from _queue_problems(resources, QUEUE_ARNS if several else QUEUE_ARNS[:1])
+
+
+def _container_problems(container: Template) -> Iterator[str]:
+    yield from command_problems(container["Command"])
+    yield from open_secrets(_environment(container))
+    if not container["ReadonlyRootFilesystem"] or not container["Secrets"]:
+        yield "the root is writable, or a secret is no reference"
+
+
+def _settings_problems(container: Template, *, several: bool) -> Iterator[str]:
+    files = PIPELINES if several else {}
+    settings = settings_of_files(_environment(container), files)
+    if isinstance(settings, str):
+        yield settings
+        return
+    granted = container.get("StopTimeout", FARGATE_STOP_S_MAX)
+    if not settings.shutdown_grace_s < granted <= FARGATE_STOP_S_MAX:
+        yield f"{granted} s are granted, and the pipeline takes {settings.shutdown_grace_s}"
+
+
+def _copied_problems(
+    properties: Template, before: list[Template], container: Template
+) -> Iterator[str]:
+    """Whether the settings files are there before ours starts, where it looks for them."""
+    waits = {one["ContainerName"]: one["Condition"] for one in container.get("DependsOn", [])}
+    if waits != {one["Name"]: "SUCCESS" for one in before} or len(before) != 1:
+        yield f"{container['Name']} does not wait for its settings"
+        return
+    [copying] = before
+    [mount] = copying["MountPoints"]
+    folder = _environment(container).get("SQS2PG_CONFIG")
+    if {folder, _environment(copying).get("SQS2PG_CONFIG")} != {mount["ContainerPath"]}:
+        yield f"the settings are copied to {mount['ContainerPath']} and looked for in {folder}"
+    if {**mount, "ReadOnly": True} not in container["MountPoints"]:
+        yield f"{container['Name']} does not mount the settings to read"
+    if mount["SourceVolume"] not in {one["Name"] for one in properties["Volumes"]}:
+        yield "the settings' volume is not there"
+    if copying["Essential"]:
+        yield "the task ends with the container that copies the settings"
+    if "TaskRoleArn" not in properties:
+        yield "no role may read the settings"
+
+
+def _queue_problems(resources: Template, arns: Sequence[str]) -> Iterator[str]:
+    """Whether each queue has its scaling policy and its alarm."""
+    for kind in ("ScalingPolicy", "Alarm"):
+        texts = [json.dumps(r) for r in resources.values() if r["Type"].endswith(f"::{kind}")]
+        for arn in arns:
+            if not any(json.dumps(arn) in text for text in texts):
+                yield f"queue {arn} has no {kind}"
+
+
+def variant(tree: Template, *, several: bool) -> Template:
+    """Return a template as CloudFormation makes it, for one pipeline or for several."""
+    arns = QUEUE_ARNS if several else QUEUE_ARNS[:1]
+    resources = {}
+    for name, resource in tree["Resources"].items():
+        if name.startswith("Fn::ForEach::"):
+            identifier, _collection, body = resource
+            for arn in arns:
+                for key, one in body.items():
+                    plain = re.sub(r"\W", "", arn)
+                    resources[key.replace(f"&{{{identifier}}}", plain)] = _with(
+                        one, identifier, arn
+                    )
+        elif several or resource.get("Condition") != "HasPipelines":
+            resources[name] = resource
+    made: Template = _chosen({**tree, "Resources": resources}, several=several)
+    return made
+
+
+def _with(node: Any, identifier: str, value: str) -> Any:
+    """Put a value in the place of the identifier of Fn::ForEach."""
+    if node == {"Ref": identifier}:
+        return value
+    if isinstance(node, dict):
+        return {key: _with(one, identifier, value) for key, one in node.items()}
+    if isinstance(node, list):
+        return [_with(one, identifier, value) for one in node]
+    return node.replace(f"${{{identifier}}}", value) if isinstance(node, str) else node
+
+
+def _chosen(node: Any, *, several: bool) -> Any:
+    """Decide each `!If [HasPipelines, …]`, and leave out what has no value."""
+    if isinstance(node, dict):
+        if list(node) == ["If"] and node["If"][0] == "HasPipelines":
+            return _chosen(node["If"][1 if several else 2], several=several)
+        found = {key: _chosen(one, several=several) for key, one in node.items()}
+        return {key: one for key, one in found.items() if one != NO_VALUE}
+    if isinstance(node, list):
+        made = [_chosen(one, several=several) for one in node]
+        return [one for one in made if one != NO_VALUE]
+    return node
+
+
+def _environment(container: Template) -> dict[str, str]:
+    return _plain({one["Name"]: one["Value"] for one in container["Environment"]})
 
 
 def broad_grants(file: Path) -> Iterator[str]:
     """Yield grants of a role that cover every action of a service, or every resource."""
-    for name, resource in read(file.read_text())["Resources"].items():
+    for name, resource in variant(read(file.read_text()), several=True)["Resources"].items():
         if resource["Type"] != "AWS::IAM::Role":
             continue
         for policy in resource["Properties"].get("Policies", []):

@@ -22,7 +22,7 @@ import yaml
 
 import sqs2pg
 from sqs2pg.cli import cli
-from sqs2pg.settings import USER_LOGINS, Field, Settings, load
+from sqs2pg.settings import USER_LOGINS, Field, Settings, load, load_pipelines
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ROOT / "requirements"
@@ -342,3 +342,42 @@ def test_locked_files_name_hashes_and_no_addresses(file: Path) -> None:
     assert not re.search(r"^-", text, flags=re.MULTILINE)
     blocks = re.split(r"\n(?=\S)", text.strip())
     assert all("--hash=sha256:" in block for block in blocks)
+
+
+SEVERAL: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose/pipelines.yaml").read_text())
+PIPELINES = ROOT / "deploy/compose/pipelines"
+
+
+def test_the_compose_file_of_several_pipelines_is_of_its_schema() -> None:
+    file = "deploy/compose/pipelines.yaml"
+    result = lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert SEVERAL["services"].keys() <= SERVICES.keys(), "it adds to what there is"
+
+
+def test_the_services_find_the_folder_of_pipelines_and_its_queues() -> None:
+    queues = SEVERAL["services"]["sqs"]["environment"]["QUEUE"].split(",")
+    found = load_pipelines([PIPELINES], {})
+    assert sorted(one.source.queue for one in found.values()) == sorted(queues)
+    names = {one.pipeline_name for one in found.values()}
+    for name in ("migrate", "send", "pipeline"):
+        added = SEVERAL["services"][name]
+        [mount] = added["volumes"]
+        source, target, mode = mount.split(":")
+        assert (ROOT / source, mode) == (PIPELINES, "ro")
+        environment = OURS[name]["environment"] | added["environment"]
+        assert environment["SQS2PG_CONFIG"] == target
+        ours = {k: v for k, v in environment.items() if k.startswith("SQS2PG_")}
+        read = load_pipelines([PIPELINES], ours | {"SQS2PG_CONFIG": ""})
+        assert {one.pipeline_name for one in read.values()} == names
+    words = words_of(SEVERAL["services"]["send"])
+    assert parse_command(words) == "send"
+    assert words[words.index("--pipeline") + 1] in names
+
+
+def test_the_table_of_logins_is_the_same_for_one_pipeline_and_for_several() -> None:
+    [logins] = [
+        one for one in load_pipelines([PIPELINES], {}).values() if one.pipeline_name == "logins"
+    ]
+    assert logins.sink.table == "user_logins"
+    assert logins.fields == USER_LOGINS
