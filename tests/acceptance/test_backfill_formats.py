@@ -94,6 +94,24 @@ def test_csv_is_written_with_the_types_of_the_mapping(
     assert payments("backfill", str(other), "--format", "csv", "--json").last["written"] == 3
 
 
+def test_a_document_is_bounded_by_the_settings(
+    payments: Shell, query: Query, tmp_path: Path
+) -> None:
+    settings = payments.folder / "sqs2pg.toml"
+    settings.write_text(f"{PAYMENTS}\n[envelope]\ns3_bytes_max = 1024\n")
+    records = [{"id": n, "note": "x" * (1024 if n == 500 else 100)} for n in range(600)]
+    archive = tmp_path / "array.json"
+    archive.write_text(json.dumps(records))
+    done = payments("backfill", str(archive), code=1)
+    assert "has a document of more than 1,024 bytes" in told_error(done.err)
+    assert "envelope.s3_bytes_max" in done.err
+    assert query("SELECT count(*), max(id) FROM payment") == [(500, 499)]
+    settings.write_text(PAYMENTS)
+    result = payments("backfill", str(archive), "--json").last
+    assert (result["lines"], result["resumed"], result["quarantined"]) == (100, 500, 0)
+    assert query("SELECT count(*), max(id) FROM payment") == [(600, 599)]
+
+
 def test_arrays_and_parquet_are_written_record_by_record(
     payments: Shell, query: Query, tmp_path: Path
 ) -> None:

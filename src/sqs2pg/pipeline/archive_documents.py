@@ -2,8 +2,8 @@
 
 The text is cut where brackets balance, so a document may have line feeds and a file may be one
 array, or documents one after the other. Of CloudTrail's `{"Records": […]}` the elements are the
-records, too. What is in a document is left to the decoder. Bounded: one
-document in memory, LINE_BYTES_MAX at most. No I/O of its own.
+records, too. What is in a document is left to the decoder. Bounded: one document in memory. No I/O
+of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sqs2pg.pipeline.archive_lines import (
     LINE_BYTES_MAX,
     LineChunk,
     chunk_of,
+    document_too_long,
     is_batch,
     lines_of,
-    too_long,
 )
 
 HEAD_BYTES = 2**16
@@ -92,33 +92,58 @@ def split_documents(
     wrapped: bool = False,
     records: bool = False,
     opens_batches: bool = True,
+    bytes_max: int = LINE_BYTES_MAX,
 ) -> Iterator[LineChunk]:
     """Yield the documents, those inside a top-level array included, by chunks.
 
     `wrapped`: each in an array of its own, for a mapping that reads arrays. `records`: of an object
-    that begins with the array `Records` its elements. `opens_batches`: as for `split_lines`. Raises
-    Sqs2pgError `archive_line`.
+    that begins with the array `Records` its elements. `opens_batches`: as for `split_lines`.
+    `bytes_max`: of one document. Raises Sqs2pgError `archive_line`, after the documents before it.
     """
+    for documents in _documents_in(pieces, name, bytes_max, records=records):
+        short, is_long = _before_long(documents, bytes_max)
+        if short:
+            yield from _chunks(short, wrapped=wrapped, opens_batches=opens_batches)
+        if is_long:
+            raise document_too_long(name, bytes_max)
+
+
+def _documents_in(
+    pieces: Iterator[bytes], name: str, bytes_max: int, *, records: bool
+) -> Iterator[list[bytes]]:
+    """Yield the documents as they become complete, many at once."""
     splitter = _Splitter(records=records)
-    rest, wanted = b"", 0
+    parts: list[bytes] = []
+    size = wanted = 0
     mark = BOM_UTF8
     for piece in pieces:
-        rest += piece
-        if len(rest) < wanted:
+        parts.append(piece)
+        size += len(piece)
+        if size < min(wanted, bytes_max + 1):
             continue
-        rest, mark = rest.removeprefix(mark), b""
-        documents, rest = splitter.feed(rest, last=False)
+        text, mark = b"".join(parts).removeprefix(mark), b""
+        parts.clear()
+        documents, rest = splitter.feed(text, last=False)
+        del text  # it may be large, and `rest` is a copy of a part of it
+        yield documents
+        size = len(rest)
+        if size > bytes_max:
+            raise document_too_long(name, bytes_max)
+        parts.append(rest)
         # What is not complete yet is looked at again once it has doubled.
-        wanted = 2 * len(rest)
-        if len(rest) > LINE_BYTES_MAX:
-            raise too_long(name, "document")
-        if documents:
-            yield from _chunks(documents, wrapped=wrapped, opens_batches=opens_batches)
-    documents, rest = splitter.feed(rest.removeprefix(mark), last=True)
+        wanted = 2 * size
+    documents, rest = splitter.feed(b"".join(parts).removeprefix(mark), last=True)
     if rest.strip():
         documents.append(rest.strip())
-    if documents:
-        yield from _chunks(documents, wrapped=wrapped, opens_batches=opens_batches)
+    yield documents
+
+
+def _before_long(documents: list[bytes], bytes_max: int) -> tuple[list[bytes], bool]:
+    """Return the documents before the first that is too long, and whether there is such a one."""
+    for at, one in enumerate(documents):
+        if len(one) > bytes_max:
+            return documents[:at], True
+    return documents, False
 
 
 def _chunks(documents: list[bytes], *, wrapped: bool, opens_batches: bool) -> Iterator[LineChunk]:

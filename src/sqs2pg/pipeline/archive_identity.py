@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 
-from sqs2pg.mapping.ledger_key import DAY_MS
+from sqs2pg.mapping.ledger_key import DAY_MS, today
 from sqs2pg.message import MessageAttribute
 
 EPOCH = date(1970, 1, 1)
@@ -46,6 +46,14 @@ def object_attributes(bucket: str, key: str) -> dict[str, MessageAttribute]:
         "s3.bucket": MessageAttribute("String", bucket),
         "s3.key": MessageAttribute("String", key),
     }
+
+
+def day_of_change(seconds: float) -> date:
+    """Return the UTC day of a file's change, seconds since the epoch, from 1970 to today."""
+    try:
+        return min(today(), max(EPOCH, datetime.fromtimestamp(seconds, UTC).date()))
+    except (ValueError, OverflowError, OSError):
+        return EPOCH
 
 
 def date_in(name: str) -> date | None:

@@ -192,6 +192,15 @@ def too_long(name: str, unit: str = "line") -> Sqs2pgError:
     )
 
 
+def document_too_long(name: str, bytes_max: int) -> Sqs2pgError:
+    """Return the fault of an archive with a document of more bytes than the settings allow."""
+    return Sqs2pgError(
+        f"{name} has a document of more than {bytes_max:,} bytes, which is one message",
+        code="archive_line",
+        hint="each document is held in memory: split it, or raise envelope.s3_bytes_max",
+    )
+
+
 def _documents(line: bytes) -> Iterator[Line]:
     """Yield the documents of a line, and the time that an export put in front."""
     if line[:1] != b"{":

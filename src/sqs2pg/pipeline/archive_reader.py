@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Literal, NamedTuple
@@ -39,12 +39,14 @@ from sqs2pg.pipeline.archive_documents import (
 from sqs2pg.pipeline.archive_identity import (
     EPOCH,
     date_in,
+    day_of_change,
     object_attributes,
     object_digest,
     object_sent_ms,
 )
 from sqs2pg.pipeline.archive_lines import (
     AHEAD_S,
+    LINE_BYTES_MAX,
     Line,
     LineChunk,
     is_batch,
@@ -103,6 +105,9 @@ class ArchiveForm(NamedTuple):
     bytes_max: int = 0
     """Bytes of an array, of documents over several lines, of `Records` and of Parquet,
     decompressed; 0: no bound."""
+    document_bytes_max: int = LINE_BYTES_MAX
+    """Bytes of one document in an array, in `Records` or over several lines. A document that is a
+    line has LINE_BYTES_MAX."""
 
 
 ANY_FORM = ArchiveForm()
@@ -188,6 +193,7 @@ class Reader:
             wrapped=not form.takes_objects,
             records=records,
             opens_batches=opens_batches,
+            bytes_max=form.document_bytes_max,
         )
 
     def _of_text(self, content: Iterator[bytes]) -> Iterator[LineChunk]:
@@ -342,16 +348,8 @@ def _in_files(path: Path) -> Iterator[Archive]:
             status = file.stat()
         except OSError as error:
             raise _unreadable(file, error) from None
-        own = date_in(str(file)) or _day_of_change(status.st_mtime)
+        own = date_in(str(file)) or day_of_change(status.st_mtime)
         yield Archive(str(file), "", status.st_size, own)
-
-
-def _day_of_change(seconds: float) -> date:
-    """Return the UTC day of a change, seconds since the epoch, from 1970 to today."""
-    try:
-        return min(today(), max(EPOCH, datetime.fromtimestamp(seconds, UTC).date()))
-    except (ValueError, OverflowError, OSError):
-        return EPOCH
 
 
 def _is_meant(file: Path, folder: Path) -> bool:

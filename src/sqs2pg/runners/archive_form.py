@@ -16,6 +16,7 @@ def archive_form(settings: Settings) -> ArchiveForm:
         kinds=_kinds(settings),
         columns=settings.archive.columns,
         reads=_top_names(settings),
+        document_bytes_max=settings.envelope.s3_bytes_max,
     )
 
 

@@ -257,7 +257,13 @@ class EnvelopeSettings(Section, frozen=True):
     ] = "one"
     decompressed_bytes_max: Annotated[int, Meta(ge=1024, le=2**31 - 1)] = 64 * 2**20
     s3_bytes_max: Annotated[
-        int, Meta(ge=1024, le=2**31 - 1, description="size of one object that a message points to")
+        int,
+        Meta(
+            ge=1024,
+            le=2**31 - 1,
+            description="size of one object that a message points to or that is not made of lines; "
+            "in a backfill of one document in it",
+        ),
     ] = 64 * 2**20
     s3_delete: Annotated[
         bool,

@@ -20,7 +20,6 @@ from pyarrow import parquet
 
 from sqs2pg.errors import Sqs2pgError
 from sqs2pg.mapping.text_lines import TextLines
-from sqs2pg.pipeline import archive_documents
 from sqs2pg.pipeline.archive_check import ArchiveRefused
 from sqs2pg.pipeline.archive_csv import split_csv
 from sqs2pg.pipeline.archive_documents import split_documents
@@ -83,10 +82,29 @@ def test_a_document_that_is_cut_off_is_a_record_too(tmp_path: Path) -> None:
     assert bodies(reader(tmp_path, b"[{]")) == [b"{]"]
 
 
-def test_a_document_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_documents, "LINE_BYTES_MAX", 1000)
-    with pytest.raises(Sqs2pgError, match="has a document of more than"):
-        list(split_documents(iter([b'[{"a": "' + b"x" * 600] + [b"x" * 600] * 9), "x"))
+@pytest.mark.parametrize("size", [1, 37, 600, 10**6])
+@pytest.mark.parametrize("end", [b"", b'"}, {}]'])
+def test_a_document_is_bounded(size: int, end: bytes) -> None:
+    content = b'[{"a": 1}, [2], {"a": "' + b"x" * 6000 + end
+    pieces = (content[at : at + size] for at in range(0, len(content), size))
+    found: list[bytes] = []
+
+    def read_all() -> None:
+        for chunk in split_documents(pieces, "x", bytes_max=1000):
+            found.extend(chunk.bodies)
+
+    with pytest.raises(Sqs2pgError, match=r"has a document of more than 1,000 bytes") as caught:
+        read_all()
+    assert found == [b'{"a": 1}', b"[2]"]
+    assert caught.value.code == "archive_line"
+    assert "envelope.s3_bytes_max" in caught.value.hint
+
+
+def test_an_array_of_short_documents_has_no_bound(tmp_path: Path) -> None:
+    for indent in (None, 1):
+        content = json.dumps(LOGINS * 3, indent=indent).encode()
+        kept = bodies(reader(tmp_path, content, document_bytes_max=len(content) // 20))
+        assert [json.loads(one) for one in kept] == LOGINS * 3
 
 
 JSON_VALUES = st.recursive(

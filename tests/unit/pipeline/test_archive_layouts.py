@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqs2pg.pipeline import archive_documents
 from sqs2pg.pipeline.archive_check import ArchiveRefused
 from sqs2pg.pipeline.archive_csv import split_csv
 from sqs2pg.pipeline.archive_documents import HEAD_BYTES, split_documents
@@ -141,14 +140,14 @@ def test_a_field_of_that_name_is_no_batch(tmp_path: Path) -> None:
 def test_documents_without_line_feeds_are_streamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archive_documents, "LINE_BYTES_MAX", 2**17)
     monkeypatch.setattr("sqs2pg.pipeline.archive_lines.LINE_BYTES_MAX", 2**17)
     event = json.dumps({"n": 1, "text": "x" * 100}).encode()
     count = 2 * 2**21 // len(event)
-    assert len(lines(tmp_path, event * count)) == count
+    assert len(lines(tmp_path, event * count, document_bytes_max=2**17)) == count
     long = batch([(1, "{}")] * (HEAD_BYTES // 40))
     assert HEAD_BYTES < len(long) < 2**17
-    assert len(lines(tmp_path, gzip.compress(long) * 40)) == 40 * (HEAD_BYTES // 40)
+    packed = gzip.compress(long) * 40
+    assert len(lines(tmp_path, packed, document_bytes_max=2**17)) == 40 * (HEAD_BYTES // 40)
 
 
 FLOW = b"""\
