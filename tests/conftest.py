@@ -19,24 +19,21 @@ from typing import Any
 import botocore.session
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
 
 from sqs2pg.cli.embedded import Servers, memory_folder
 from sqs2pg.cli.embedded import servers as start_servers
 from sqs2pg.postgres.migrate import migrate
 from sqs2pg.runners.connect import connect
 from sqs2pg.settings import load
+from tests.forked_commands import ForkServer
+from tests.hypothesis_profiles import choose_profile
 
 # Under nohup, and for `&` in a script, SIGINT is ignored, and every child inherits that. The tests
 # are of processes that are started by a user or a supervisor.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The time of a draw or an example depends on the load of the machine, not on the tested code.
-settings.register_profile(
-    "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("untimed")
+choose_profile()
 
 _NEED_BYTES = 2 * 2**30
 """Room in memory that the databases of one worker may take; without it they go to the disk."""
@@ -72,6 +69,14 @@ def migrated_template(servers: Servers) -> str:
         thread.submit(asyncio.run, bring_up()).result()
     _administer(servers, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")  # none stops a copy
     return name
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """What commands are forked from."""
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

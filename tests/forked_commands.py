@@ -67,22 +67,151 @@ class ForkServer:
             ]
             streams[0].write(stdin.encode())
             streams[0].seek(0)
-            answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            stack.enter_context(answer)
-            with theirs:
-                request = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
-                files = [*(stream.fileno() for stream in streams), theirs.fileno()]
-                socket.send_fds(self._socket, [request], files)
-            code = _await_end(answer, [*arguments], timeout_s)
+            command = ForkedCommand(arguments, self._begin(arguments, folder, environment, streams))
+            try:
+                code = command.wait(timeout_s)
+            except BaseException:
+                command.kill()
+                command.wait()
+                raise
             said = []
             for stream in streams[1:]:
                 stream.seek(0)
                 said.append(stream.read().decode())
         return subprocess.CompletedProcess([*arguments], code, *said)
 
+    def start(
+        self,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        stdout: IO[Any] | None = None,
+        stderr: IO[Any] | None = None,
+    ) -> ForkedCommand:
+        """Start a command without input; a stream for which no file is given is a pipe."""
+        with contextlib.ExitStack() as stack:
+            nothing = stack.enter_context(Path(os.devnull).open("rb"))
+            streams: list[IO[Any]] = [nothing]
+            pipes: list[IO[str] | None] = []
+            for file in (stdout, stderr):
+                end = None
+                if file is None:
+                    end, file = _pipe(stack)  # noqa: PLW2901
+                streams.append(file)
+                pipes.append(end)
+            return ForkedCommand(
+                arguments, self._begin(arguments, folder, environment, streams), *pipes
+            )
+
+    def _begin(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        streams: Sequence[IO[Any]],
+    ) -> socket.socket:
+        """Ask for a command; return the socket on which its number and its end will be told."""
+        answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            request = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
+            files = [*(stream.fileno() for stream in streams), theirs.fileno()]
+            socket.send_fds(self._socket, [request], files)
+        return answer
+
     def close(self) -> None:
         self._socket.close()
         self._process.wait(timeout=60)
+
+
+class ForkedCommand(subprocess.Popen[str]):
+    """A command that runs, with the methods of `subprocess.Popen`; its streams are text.
+
+    It is no child of ours: a process that waits for it tells us how it ended. Until we have heard
+    that, its number stays taken, so that a signal reaches no other process.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        answer: socket.socket,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+    ) -> None:
+        # Not super().__init__, which starts a program.
+        self.args = [*arguments]
+        self.stdin, self.stdout, self.stderr = None, stdout, stderr
+        self.returncode: Any = None
+        self._answer = answer
+        self._readers: list[_Reader] = []
+        (self.pid,) = _STATUS.unpack(answer.recv(_STATUS.size))
+
+    def __del__(self) -> None:
+        self._answer.close()
+
+    def poll(self) -> int | None:
+        """Return how it ended, None while it runs."""
+        try:
+            return self.wait(0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; return the exit code, negative for a signal."""
+        if self.returncode is None:
+            self._answer.settimeout(timeout)
+            try:
+                (self.returncode,) = _STATUS.unpack(self._answer.recv(_STATUS.size))
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
+            self._answer.close()
+        return int(self.returncode)
+
+    def communicate(
+        self,
+        input: Any = None,  # noqa: A002  the name that the method of the base class has
+        timeout: float | None = None,
+    ) -> tuple[Any, Any]:
+        """Read both streams to their ends and wait for the command.
+
+        None stands for a stream that is no pipe. After a timeout it may be called again.
+        """
+        assert input is None, "it has no stdin"
+        deadline = time.monotonic() + (threading.TIMEOUT_MAX / 2 if timeout is None else timeout)
+        if not self._readers:
+            self._readers = [_Reader(stream) for stream in (self.stdout, self.stderr)]
+        for reader in self._readers:
+            reader.join(max(0.0, deadline - time.monotonic()))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.wait(max(0.0, deadline - time.monotonic()))
+        return self._readers[0].text, self._readers[1].text
+
+    def send_signal(self, sig: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+
+class _Reader(threading.Thread):
+    """Reads a stream to its end and closes it."""
+
+    def __init__(self, stream: IO[str] | None) -> None:
+        super().__init__(daemon=True)
+        self._stream = stream
+        self.text: str | None = None
+        self.start()
+
+    def run(self) -> None:
+        if self._stream is not None:
+            with self._stream:
+                self.text = self._stream.read()
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[IO[str], IO[str]]:
+    """Make a pipe; the stack closes only its second end, the one to write to."""
+    end, start = os.pipe()
+    return os.fdopen(end, encoding="utf-8"), stack.enter_context(os.fdopen(start, "w"))
 
 
 def fits(environment: Mapping[str, str]) -> bool:
@@ -96,21 +225,6 @@ def _of_the_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in environment.items()
         if name.startswith(_READ_BY_THE_INTERPRETER)
     }
-
-
-def _await_end(answer: socket.socket, arguments: list[str], timeout_s: float) -> int:
-    """Return the exit code, negative for a signal; kill the command where it takes too long."""
-    deadline = time.monotonic() + timeout_s
-    (pid,) = _STATUS.unpack(answer.recv(_STATUS.size))
-    answer.settimeout(max(0.0, deadline - time.monotonic()))
-    try:
-        (code,) = _STATUS.unpack(answer.recv(_STATUS.size))
-    except BaseException as error:
-        os.kill(pid, signal.SIGKILL)
-        if isinstance(error, TimeoutError):
-            raise subprocess.TimeoutExpired(arguments, timeout_s) from None
-        raise
-    return int(code)
 
 
 # -- in the process that forks ---------------------------------------------------------------------
@@ -134,15 +248,26 @@ def _serve(requests: socket.socket) -> None:
     requests.close()
     with socket.socket(fileno=files.pop()) as answer:
         if pid := os.fork():
-            answer.send(_STATUS.pack(pid))
-            _, status = os.waitpid(pid, 0)
-            answer.send(_STATUS.pack(os.waitstatus_to_exitcode(status)))
+            for file in files:
+                os.close(file)  # a pipe ends when the command does
+            with contextlib.suppress(OSError):  # nobody listens any more
+                _tell_end(answer, pid)
             os._exit(0)
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     arguments, folder, environment = json.loads(request)
     _become(arguments, folder, environment)
+
+
+def _tell_end(answer: socket.socket, pid: int) -> None:
+    """Tell the number of the process and, when it has ended, how. It is reaped after that."""
+    answer.send(_STATUS.pack(pid))
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert ended is not None
+    exited = ended.si_code == os.CLD_EXITED
+    answer.send(_STATUS.pack(ended.si_status if exited else -ended.si_status))
+    answer.recv(1)  # until the other end is closed
 
 
 def _become(arguments: list[str], folder: str, environment: dict[str, Any]) -> None:
@@ -158,6 +283,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, Any]) -> N
         main(arguments)
     except SystemExit as ended:
         code = ended.code
+    except BaseException:  # noqa: BLE001  as the interpreter ends with it
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     finally:
         # What the end of the interpreter does; os._exit does not.
         threading._shutdown()  # noqa: SLF001  Python has no public name for it

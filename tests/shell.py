@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sqs2pg.cli.embedded.child_process import reserve_port
 from tests.forked_commands import ForkServer, fits
@@ -50,7 +50,7 @@ class Shell:
     ) -> Ended:
         """Run sqs2pg to its end and check the exit code, unless it is None."""
         variables = self.environment | environment
-        if self.forks is None or not fits(variables):
+        if self.forks is None or not self._may_fork(variables):
             return self.afresh(*arguments, code=code, stdin=stdin, **environment)
         done = self.forks.run(
             arguments,
@@ -86,22 +86,37 @@ class Shell:
 
     @contextmanager
     def running(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs, in an interpreter of its own; killed at the end if it still does."""
-        process = subprocess.Popen(
-            [self.python, "-m", "sqs2pg", *arguments],
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **self.identity,
-        )
+        """A command that runs; killed at the end of the block if it still does."""
+        process = self.start(*arguments, **environment)
         try:
             yield process
         finally:
             process.kill()
             process.communicate(timeout=RUN_S_MAX)
+
+    def start(
+        self, *arguments: str, log: IO[str] | None = None, **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start a command; its stdout and stderr go to `log` or are pipes. The caller ends it."""
+        variables = self.environment | environment
+        if self.forks is not None and self._may_fork(variables):
+            return self.forks.start(
+                arguments, folder=self.folder, environment=variables, stdout=log, stderr=log
+            )
+        return subprocess.Popen(
+            [self.python, "-m", "sqs2pg", *arguments],
+            cwd=self.folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=log or subprocess.PIPE,
+            stderr=log or subprocess.PIPE,
+            text=True,
+            **self.identity,
+        )
+
+    def _may_fork(self, variables: Mapping[str, str]) -> bool:
+        """Whether a fork of ours can stand for a process of this user with these variables."""
+        return not self.identity and self.python == sys.executable and fits(variables)
 
     @contextmanager
     def serving(self, *arguments: str, **environment: str) -> Iterator[str]:

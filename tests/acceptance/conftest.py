@@ -16,14 +16,6 @@ from tests.local_aws import aws_client, aws_variables
 from tests.shell import Shell, bare_environment
 
 
-@pytest.fixture(scope="session")
-def forks() -> Iterator[ForkServer]:
-    """What commands are forked from."""
-    server = ForkServer()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def bare_shell(tmp_path: Path, forks: ForkServer) -> Shell:
     """A shell in an empty folder, pointed at nothing."""

@@ -71,13 +71,11 @@ class PipelineSet:
         with reserve_port() as hold, self.log.open("w") as log:
             bind = f"127.0.0.1:{hold.getsockname()[1]}"
             self.address = f"http://{bind}"
-            process = Popen(
-                [shell.python, "-m", "sqs2pg", "run", *(arguments or self.options)],
-                cwd=shell.folder,
-                env=shell.environment | {"SQS2PG_STATUS__BIND": bind} | environment,
-                text=True,
-                stdout=log,
-                stderr=log,
+            process = shell.start(
+                "run",
+                *(arguments or self.options),
+                log=log,
+                **{"SQS2PG_STATUS__BIND": bind} | environment,
             )
             try:
                 yield process

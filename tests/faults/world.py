@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
+from tests.forked_commands import ForkServer
 from tests.local_aws import aws_variables
 from tests.logins import login, send_in_batches
 from tests.shell import bare_environment
@@ -152,6 +152,7 @@ class World:
     postgres: FaultProxy
     sqs: FaultProxy
     keys: Path
+    forks: ForkServer
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     # -- the pipeline ----------------------------------------------------------------------
@@ -217,14 +218,11 @@ class World:
             "SQS2PG_KEYS__FILE": str(self.keys),
         }
         with self.stderr_of(len(self.processes)).open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "sqs2pg", "run", "--json", *arguments],
-                env=bare_environment() | self.aws() | ours | environment,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+            process = self.forks.start(
+                ["run", "--json", *arguments],
+                environment=bare_environment() | self.aws() | ours | environment,
+                folder=self.folder,
                 stderr=log,
-                text=True,
             )
         self.processes.append(process)
         return process
