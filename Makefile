@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Each of many test processes would compile all tests, and each command that they run our package.
+unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
@@ -42,8 +44,10 @@ $(BROWSER): requirements/browser.txt $(READY)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
 	@touch $@
 
+# Tests that wait for a lease or a restart leave their core to others, so there are more than cores.
+WORKERS ?= 6
 test: $(READY) $(COMPILER) ## run the unit, contract, integration, acceptance and short fault tests
-	@$(BIN)/pytest -n 3 --dist worksteal -m "not system and not image" $(TEST_ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not system and not image" $(TEST_ARGS)
 
 # What a mapping means and what becomes of a message: the same whichever executor a process has.
 EXECUTOR_SUITES := tests/unit/mapping tests/unit/pipeline tests/properties/test_decode.py \
@@ -53,7 +57,12 @@ EXECUTOR_SUITES := tests/unit/mapping tests/unit/pipeline tests/properties/test_
 	tests/acceptance/test_canary.py tests/acceptance/test_examples.py tests/acceptance/test_main_job.py \
 	tests/faults/test_fifo.py tests/faults/test_kills.py
 test-python: $(READY) $(COMPILER) ## run the suites of mapping, pipeline, delivery and canaries without the native executor
-	@SQS2PG_NATIVE=0 $(BIN)/pytest -n 3 --dist worksteal -m "not system" $(EXECUTOR_SUITES) $(TEST_ARGS)
+	@SQS2PG_NATIVE=0 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not system" $(EXECUTOR_SUITES) $(TEST_ARGS)
+
+# Every file that draws examples, with fifty times as many of them (tests/hypothesis_profiles.py).
+test-long: $(READY) $(COMPILER) ## run the property tests with their long profile, minutes
+	@HYPOTHESIS_PROFILE=long $(BIN)/pytest -n 2 --dist worksteal $(TEST_ARGS) \
+		$$(grep -rlE '^from (hypothesis|tests\.hypothesis_profiles) import' tests --include='test_*.py')
 
 test-system: $(READY) $(COMPILER) $(BROWSER) ## run the tests that need system packages (PostgreSQL 15, PgBouncer, Chromium, promtool); root installs them
 	@tests/system/install.sh deploy/apt/test-system.txt

@@ -21,6 +21,7 @@ from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.environment import read_environment
 from sqs2pg.sqs.retries import Retries
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
+from tests.hypothesis_profiles import scaled
 
 BODIES = [
     "plain",
@@ -136,7 +137,8 @@ async def test_any_text_survives(sqs: Any, aws_environment: dict[str, str]) -> N
     environment = read_environment(endpoint_url=sqs.endpoint_url)
 
     @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=scaled(12, 200),
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
     )
     @given(st.lists(sqs_text, min_size=1, max_size=10))
     def check(bodies: list[str]) -> None:

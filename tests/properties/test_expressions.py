@@ -20,9 +20,10 @@ from jmespath.exceptions import JMESPathError
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.expression import Expression, StepBudget, Viewer
 from sqs2pg.settings.expressions import Syntax, parse
+from tests.hypothesis_profiles import scaled
 from tests.mappings import check_many
 
-CASES = int(os.environ.get("SQS2PG_EXPRESSION_CASES", "8000"))
+CASES = int(os.environ.get("SQS2PG_EXPRESSION_CASES", scaled(2_000, 100_000)))
 DOCUMENTS = 4
 """Documents for one expression."""
 _NAMES = ("a", "b", "c", "d")
@@ -137,7 +138,7 @@ def check(draw: Random, seen: Counter[str]) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=scaled(20))
 def test_expressions_that_shrink(draw: Random) -> None:
     check(draw, Counter())
 

@@ -17,9 +17,10 @@ import pytest
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mask.opening import open_mask
 from sqs2pg.mask.registry import compile_operator
+from tests.hypothesis_profiles import scaled
 
-COUNT = 260_000
-"""Of each kind; four kinds make over a million."""
+COUNT = scaled(20_000, 260_000)
+"""Of each kind; in the long profile, four kinds make over a million."""
 RING = Keyring({v: hashlib.sha256(b"million %d" % v).digest() for v in (1, 2)})
 TOKEN = re.compile(r"v1_[0-9a-f]{32}")
 SEED = int.from_bytes(os.urandom(4), "big")

@@ -1,6 +1,6 @@
 """The native executor gives what Python gives, byte for byte, whatever the mapping.
 
-`SQS2PG_NATIVE_CASES=300000` makes the long run; its seed is printed by a failure.
+300,000 messages are the long run; the seed is printed by a failure.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from sqs2pg.errors import SettingsError
 from sqs2pg.mapping.ledger_key import LINES_MAX, line_mark
 from sqs2pg.mapping.line_units import LineUnits
+from tests.hypothesis_profiles import scaled
 from tests.mappings import MadeUp, check_many
 from tests.native import SENT_MS, Both, with_queue_id
 
-CASES = int(os.environ.get("SQS2PG_NATIVE_CASES", "6000"))
+CASES = int(os.environ.get("SQS2PG_NATIVE_CASES", scaled(6_000)))
 MESSAGES = 12
 """Messages for one mapping."""
 
@@ -62,7 +63,7 @@ def lines_of(draw: Random, bodies: list[str]) -> LineUnits:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(15))
 def test_mappings_that_shrink(draw: Random) -> None:
     check(draw, Counter())
 

@@ -15,6 +15,7 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping import examples
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.runners.compile_plan import masks_of
+from tests.hypothesis_profiles import scaled
 
 PERSONAL = ("ann@example.org", "alice@example.org", "198.51.100.7", "151 23456789")
 NAMES = st.sampled_from(
@@ -59,7 +60,7 @@ def proposed(messages: list[Message]) -> tuple[Proposal, dict[str, Any]]:
     raise AssertionError("no proposal takes the sample")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(60))
 @given(DOCUMENTS)
 def test_a_proposal_loads_and_takes_its_own_sample(documents: list[dict[str, Any]]) -> None:
     documents = [d for d in documents if d]

@@ -19,10 +19,11 @@ from sqs2pg.mapping.document_types import NoTypesError
 from sqs2pg.message import Message
 from sqs2pg.settings import Field, Settings, When
 from sqs2pg.settings.routes import Route
+from tests.hypothesis_profiles import scaled
 from tests.mappings import MadeUp, check_many
 from tests.native import masks_of
 
-CASES = int(os.environ.get("SQS2PG_READER_CASES", "6000"))
+CASES = int(os.environ.get("SQS2PG_READER_CASES", scaled(2_000, 60_000)))
 MESSAGES = 12
 """Messages for one mapping."""
 _EVENTS = ("id", "kind", "a.id", "a", "meta.id")
@@ -134,7 +135,7 @@ def check(draw: Random, seen: Counter[str]) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(15))
 def test_mappings_that_shrink(draw: Random) -> None:
     check(draw, Counter())
 

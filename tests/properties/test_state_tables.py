@@ -29,6 +29,7 @@ from sqs2pg.runners.compile_subjects import recoverable_columns
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from sqs2pg.vault.rekey import Rekeyer
+from tests.hypothesis_profiles import scaled
 from tests.integration.conftest import pipeline, settings  # noqa: F401  fixtures
 from tests.integration.support import Assemble, opened, rows
 from tests.integration.test_targets import balanced
@@ -266,7 +267,7 @@ PEOPLE = Shape(
     ],
 )
 ROUNDS = 5
-SEEDS = int(os.environ.get("SQS2PG_STATE_SEEDS", "2"))
+SEEDS = int(os.environ.get("SQS2PG_STATE_SEEDS", scaled(2, 50)))
 
 
 async def rekeyed(chosen: Settings) -> None:
