@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import hashlib
 import importlib.util
+import platform
 import re
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +16,7 @@ from types import ModuleType
 
 import msgspec
 
-from hatch_build import NAME, compile_extension, find_compiler
+from hatch_build import FLAGS, NAME, ROOT, SOURCES, compile_extension, find_compiler
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile import compile_mapping
@@ -33,6 +37,7 @@ from sqs2pg.settings import Settings
 from sqs2pg.settings.staged_fields import staged_fields
 from tests.logins import TARGET, whole_login
 
+BUILD = ROOT / "build" / "tests"
 SENT_MS = 1_795_384_388_351
 KEY = b"k" * 32
 BY_DEFAULT = Settings()
@@ -41,16 +46,32 @@ QUEUE_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[
 
 @functools.cache
 def extension() -> ModuleType:
-    """Compile and load it, once per process."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / NAME
-        assert not compile_extension(made, find_compiler())
-        spec = importlib.util.spec_from_file_location("sqs2pg._native", made)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    """Load it, once per process; compile it, once for these sources."""
+    spec = importlib.util.spec_from_file_location("sqs2pg._native", _compiled())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
+
+
+def _compiled() -> Path:
+    """Compile the sources, unless it was done before; the first of several processes does it."""
+    compiler = find_compiler()
+    state = hashlib.sha256(repr((compiler, FLAGS, sys.version, platform.platform())).encode())
+    for source in sorted(SOURCES.glob("*.[ch]")):
+        state.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    made = BUILD / state.hexdigest()[:16] / NAME
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            made.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+                draft = Path(folder) / NAME
+                assert not compile_extension(draft, compiler, FLAGS)
+                draft.replace(made)
+    return made
 
 
 def masks_of(settings: Settings, key: bytes = KEY) -> list[list[Operator | None]]:

@@ -23,7 +23,7 @@ from tests.hypothesis_profiles import scaled
 from tests.mappings import MadeUp, check_many
 from tests.native import masks_of
 
-CASES = int(os.environ.get("SQS2PG_READER_CASES", scaled(2_000, 60_000)))
+CASES = int(os.environ.get("SQS2PG_READER_CASES", scaled(6_000, 60_000)))
 MESSAGES = 12
 """Messages for one mapping."""
 _EVENTS = ("id", "kind", "a.id", "a", "meta.id")
