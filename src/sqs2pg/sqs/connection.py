@@ -14,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import httptools
 import msgspec
 
 from sqs2pg.errors import Sqs2pgError, Stage, TransientFault
+from sqs2pg.sqs.outbox import Outbox
 
 HEAD_BYTES_MAX = 64 * 1024
 """Far more than SQS's own headers, about 400 bytes."""
@@ -70,23 +72,30 @@ else None."""
 class HttpConnection(asyncio.Protocol):
     """The protocol object of one connection; callers use `exchange`.
 
-    `on_close` is called once, when the connection is gone for any reason.
+    `on_close` is called once, when the connection is gone for any reason. `outbox` is shared with
+    other connections, so that their requests go out together.
     """
 
-    def __init__(self, on_close: Callable[[HttpConnection], None]) -> None:
+    def __init__(
+        self, on_close: Callable[[HttpConnection], None], outbox: Outbox | None = None
+    ) -> None:
         self._on_close = on_close
+        self._outbox = outbox or Outbox()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        # The parser calls these two for every reply, so they are no functions of ours.
+        self._body: list[bytes] = []
+        self._begun: list[None] = []
+        self.on_body = self._body.append
+        self.on_message_begin = partial(self._begun.append, None)
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Reply] | None = None
         self._next_request: NextRequest | None = None
         self._head: list[bytes] = []
-        self._body: list[bytes] = []
-        self._body_size = 0
+        self._pieces = self._body_size = 0  # of the body: those that are counted
         self._interims = 0
         self._silence_s = math.inf
         self._status = 0
-        self._begun = False
         self._headed = False
         self._complete = False
         self._keep_alive = True
@@ -136,16 +145,10 @@ class HttpConnection(asyncio.Protocol):
             del waiter
 
     def _send(self, transport: asyncio.Transport, request: bytes) -> None:
-        self.usable = self._begun = self._headed = self._complete = self._reply_started = False
+        self.usable = self._headed = self._complete = self._reply_started = False
         self.deadline = self._loop.time() + self._silence_s
         self._whole_by = self.deadline + REPLY_S_MAX
-        # At the end of this turn of the loop, with the requests of the other connections: to wake a
-        # server that sleeps costs more than a request, and so it is woken once.
-        self._loop.call_soon(self._write, transport, request)
-
-    def _write(self, transport: asyncio.Transport, request: bytes) -> None:
-        if not transport.is_closing():
-            transport.write(request)
+        self._outbox.put(self._loop, transport, request)
 
     def expire(self, now: float) -> None:
         """End the exchange with `aws_timeout` if its deadline is over."""
@@ -194,7 +197,11 @@ class HttpConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(_garbled())
             return
-        if self._complete:
+        if len(self._begun) > self._interims + 1:
+            self._fail(_garbled())  # a second reply to one request
+        elif self._is_too_long():
+            self._fail(_oversize("body bytes", BODY_BYTES_MAX))
+        elif self._complete:
             if self._status != 200 or not self._keep_alive or not self._send_next():
                 self._finish(self._parsed())
         elif not self._headed and sum(map(len, self._head)) > HEAD_BYTES_MAX:
@@ -224,23 +231,10 @@ class HttpConnection(asyncio.Protocol):
 
     # Called by the parser.
 
-    def on_message_begin(self) -> None:
-        """Refuse a second reply to one request."""
-        if self._begun:
-            raise _garbled()
-        self._begun = True
-
     def on_headers_complete(self) -> None:
         """Note the status; the body follows."""
         self._status = self._parser.get_status_code()
         self._headed = self._status > _INTERIM_MAX
-
-    def on_body(self, body: bytes) -> None:
-        """Keep a piece of the body; refuse it beyond the bound."""
-        self._body.append(body)
-        self._body_size += len(body)
-        if self._body_size > BODY_BYTES_MAX:
-            raise _oversize("body bytes", BODY_BYTES_MAX)
 
     def on_message_complete(self) -> None:
         """Note that the reply is whole, or was an interim one."""
@@ -248,8 +242,14 @@ class HttpConnection(asyncio.Protocol):
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()
         else:
-            self._begun = False
             self._interims += 1
+
+    def _is_too_long(self) -> bool:
+        pieces = self._body
+        while self._pieces < len(pieces):
+            self._body_size += len(pieces[self._pieces])
+            self._pieces += 1
+        return self._body_size > BODY_BYTES_MAX
 
     def _parsed(self) -> Reply:
         reply = Reply(self._status, b"".join(self._head), b"".join(self._body), self._interims)
@@ -258,8 +258,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _forget_reply(self) -> None:
         self._head = []
-        self._body = []
-        self._body_size = self._interims = 0
+        self._body.clear()
+        self._begun.clear()
+        self._pieces = self._body_size = self._interims = 0
 
     def _send_next(self) -> bool:
         """Send the next request, if any; return whether the reply is done with.

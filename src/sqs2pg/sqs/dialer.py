@@ -22,6 +22,7 @@ from typing import Any
 from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.sqs.connection import HttpConnection
 from sqs2pg.sqs.endpoint import Endpoint, Proxy
+from sqs2pg.sqs.outbox import Outbox
 
 ADDRESSES_MAX = 4
 """How many addresses of a name are tried, IPv6 and IPv4 in turn."""
@@ -62,6 +63,7 @@ class Dialer:
         self._tls = tls
         self._proxy = proxy
         self._timeout_s = connect_timeout_s
+        self._outbox = Outbox()
 
     async def dial(self, on_close: Callable[[HttpConnection], None]) -> HttpConnection:
         """Return a connection, ready for its first exchange; `on_close` as in HttpConnection.
@@ -78,7 +80,7 @@ class Dialer:
                 await self._tunnel(loop, sock)
             async with asyncio.timeout(self._timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: HttpConnection(on_close),
+                    lambda: HttpConnection(on_close, self._outbox),
                     sock=sock,
                     ssl=self._tls,
                     server_hostname=self._endpoint.host if self._tls else None,
