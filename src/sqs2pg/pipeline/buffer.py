@@ -124,11 +124,10 @@ class Buffer:
         if self._load_of is not None:
             rows_max = min(rows_max, self._count_within(self._load_of))
         if not self._fifo:
-            if len(messages) > rows_max:
-                return [messages.popleft() for _ in range(rows_max)]
             whole = list(messages)
             messages.clear()
-            return whole
+            messages.extend(whole[rows_max:])
+            return whole[:rows_max]
         batch: list[Message] = []
         later: deque[Message] = deque()
         while messages and len(batch) < rows_max:

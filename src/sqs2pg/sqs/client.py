@@ -70,7 +70,8 @@ class SqsClient:
         self._credentials = environment.credentials
         self._retries = retries or Retries(environment.retries)
         self._silence_s = silence_s
-        self._skew_s = 0.0
+        self.skew_s = 0.0
+        """By how much AWS's clock is ahead of this machine's, seconds. Read only."""
         self._requests = _SignedRequests(environment, self._credentials.keys)
         self._poll_bodies: dict[_Poll, bytes] = {}
         self._delete_answers = wire.DeleteAnswers()
@@ -117,10 +118,6 @@ class SqsClient:
     def endpoint_host(self) -> str:
         """The name or address of the endpoint, without the port."""
         return self._environment.endpoint.host
-
-    def now(self) -> float:
-        """Return this machine's clock, corrected by AWS's; seconds since the epoch."""
-        return time.time() + self._skew_s
 
     def credential_expiry(self) -> float | None:
         """Return when the AWS credentials expire, seconds since the epoch; None means never."""
@@ -268,7 +265,7 @@ class SqsClient:
         chain = None if isinstance(request, bytes) else request
         attempt, cost, corrected = 1, 0, False
         while True:
-            keys, skew_s = self._credentials.keys, self._skew_s
+            keys, skew_s = self._credentials.keys, self.skew_s
             first = chain if attempt == 1 and not corrected else None
             body = request if isinstance(request, bytes) else request.body()
             try:
@@ -349,8 +346,8 @@ class SqsClient:
             requests = self._requests = _SignedRequests(self._environment, self._credentials.keys)
         if operation is wire.RECEIVE:
             poll = requests.polls.get(body) or requests.add_poll(body)
-            return poll.sign(now + self._skew_s)
-        return requests.templates[operation].sign(body, now + self._skew_s)
+            return poll.sign(now + self.skew_s)
+        return requests.templates[operation].sign(body, now + self.skew_s)
 
     async def _correct(self, reply: Reply, keys: AwsKeys, skew_s: float) -> bool:
         """Return whether the cause of an error answer is now removed: old keys or a wrong clock.
@@ -365,8 +362,8 @@ class SqsClient:
             return False
         now_s = time.time()
         if abs(server_s - (now_s + skew_s)) < SKEW_S_MIN:
-            return self._skew_s != skew_s
-        self._skew_s = server_s - now_s
+            return self.skew_s != skew_s
+        self.skew_s = server_s - now_s
         return True
 
 

@@ -21,6 +21,9 @@ class InFlight:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._loads: dict[object, int] = {}
+        self._asks: dict[object, Callable[[], int] | None] = {}
+        self.queues = 0
+        """How many queues there are. Read only."""
         self._waiting: dict[object, Callable[[], None]] = {}
         self._own = bytes_max
         self._shared = 0
@@ -29,22 +32,21 @@ class InFlight:
     @property
     def bytes(self) -> int:
         """What all queues hold and have reserved."""
+        self._ask()
         return sum(self._loads.values())
 
-    @property
-    def queues(self) -> int:
-        """How many queues there are."""
-        return len(self._loads)
-
-    def join(self, queue: object) -> None:
-        """Add a queue."""
+    def join(self, queue: object, ask: Callable[[], int] | None = None) -> None:
+        """Add a queue. One with `ask`, which returns its load, need not `note` it while it is the
+        only queue.
+        """
         self._loads[queue] = 0
+        self._asks[queue] = ask
         self._divide()
 
     def leave(self, queue: object) -> None:
         """Remove a queue with all that it holds. May be repeated."""
         if queue in self._loads:
-            del self._loads[queue]
+            del self._loads[queue], self._asks[queue]
             self._waiting.pop(queue, None)
             self._divide()
 
@@ -79,8 +81,14 @@ class InFlight:
         for wake in waiting.values():
             wake()
 
+    def _ask(self) -> None:
+        for queue, ask in self._asks.items():
+            if ask is not None:
+                self._loads[queue] = ask()
+
     def _divide(self) -> None:
-        count = len(self._loads)
+        self._ask()
+        count = self.queues = len(self._loads)
         self._own = self._bytes_max // (2 * count) if count > 1 else self._bytes_max
         self._shared = self._bytes_max - self._own * count
         self._beyond = sum(max(0, load - self._own) for load in self._loads.values())

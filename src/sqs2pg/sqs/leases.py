@@ -59,15 +59,21 @@ class Leases:
         If none was held before, the result is the list that was given.
         """
         held, lease = self.by_id, Lease(messages, received, expires)
-        sizes = [len(m.body) if m.body.isascii() else 4 * len(m.body) for m in messages]
         count, before, put = len(messages), len(held), held.setdefault
-        owners = [put(message.message_id, lease) for message in messages]
-        self.largest = max(sizes)
-        lease.share = -(-sum(sizes) // count)
+        total = largest = 0
+        for message in messages:  # one loop: a pass of its own for each would take twice as long
+            put(message.message_id, lease)
+            body = message.body
+            size = len(body) if body.isascii() else 4 * len(body)
+            total += size
+            if size > largest:
+                largest = size
+        self.largest = largest
+        lease.share = -(-total // count)
         if len(held) - before < count:
-            for message, owner in zip(messages, owners, strict=True):
-                if owner is lease:
-                    held.pop(message.message_id, None)
+            for message in messages:
+                if held.get(message.message_id) is lease:
+                    del held[message.message_id]
             return self._hold_again(lease)
         lease.left = count
         self.by_expiry[lease] = None

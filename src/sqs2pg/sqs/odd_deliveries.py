@@ -98,7 +98,10 @@ def bounded(messages: list[Message], now_s: float) -> list[Message]:
     `now_s` is the clock, corrected by the server's, seconds since the epoch.
     """
     latest_ms = (now_s + AHEAD_S) * 1000
-    if max([m.attributes.sent_timestamp for m in messages], default=0) <= latest_ms:
+    for message in messages:
+        if message.attributes.sent_timestamp > latest_ms:
+            break
+    else:
         return messages
     return [m if m.attributes.sent_timestamp <= latest_ms else _undated(m) for m in messages]
 

@@ -58,7 +58,6 @@ class QueueSource:
         queue's, if it was just read; "" if it has none.
         """
         self._in_flight = in_flight or InFlight(sys.maxsize)
-        self._in_flight.join(self)
         self._message_attributes = message_attributes
         self._redrive_policy = redrive_policy
         self._client = client
@@ -86,6 +85,7 @@ class QueueSource:
         metrics.in_flight_messages.set_function(lambda: self.held_count)
         metrics.in_flight_bytes.set_function(lambda: self._leases.bytes)
         metrics.last_poll.set_function(lambda: self._last_poll)
+        self._in_flight.join(self, self._load)
 
     @property
     def is_fifo(self) -> bool:
@@ -171,10 +171,11 @@ class QueueSource:
 
     def _receive(self, messages: list[Message], began: float) -> list[Message]:
         """Hold a poll's messages; return those that were not held before."""
-        self._last_poll = time.time()
+        client, clock_s = self._client, time.time()
+        self._last_poll = clock_s
         if not messages:
             return messages
-        messages = bounded(messages, self._client.now())
+        messages = bounded(messages, clock_s + client.skew_s)
         now = time.monotonic()
         count = len(messages)
         if count == BATCH_MAX:
@@ -186,7 +187,8 @@ class QueueSource:
             self._metrics.leases_lost.inc(count - len(fresh))
         # Up at once, down slowly: the next poll reserves what a large reply would need.
         self._poll_bytes = max(BATCH_MAX * max(leases.largest, 1024), self._poll_bytes * 7 // 8)
-        self._note_load()
+        if self._in_flight.queues > 1:
+            self._note_load()
         return fresh
 
     def _has_room(self) -> bool:
@@ -200,11 +202,14 @@ class QueueSource:
             and self._in_flight.has_room(self, size + messages * MESSAGE_BYTES)
         ) or not (leases.by_id or self._reserved_messages)
 
-    def _note_load(self) -> None:
+    def _load(self) -> int:
+        """Return how many bytes are held and reserved."""
         leases = self._leases
         messages = len(leases.by_id) + self._reserved_messages
-        size = leases.bytes + self._reserved_bytes
-        self._in_flight.note(self, size + messages * MESSAGE_BYTES)
+        return leases.bytes + self._reserved_bytes + messages * MESSAGE_BYTES
+
+    def _note_load(self) -> None:
+        self._in_flight.note(self, self._load())
 
     def _signal_room(self) -> None:
         if self.room.is_open:
@@ -221,7 +226,8 @@ class QueueSource:
     def _stop_holding(self, messages: list[Message]) -> None:
         """Hold these messages no longer: they leave the budget. Sends nothing to SQS."""
         self._leases.release(messages)
-        self._note_load()
+        if self._in_flight.queues > 1:
+            self._note_load()
         if not self.room.is_open:
             self._signal_room()
 
