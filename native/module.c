@@ -2,7 +2,11 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <limits.h>
 #include <stdint.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include "aead.h"
 #include "convert.h"
@@ -95,6 +99,7 @@ static PyObject *line_starts(PyObject *module, PyObject *text)
 }
 
 enum { LEDGER_ENDS_MAX = 4, LEDGER_COLUMNS_MAX = 16 };
+enum { BLOCK_BYTES_MAX = 32 << 20 }; /* the most that glibc takes for this threshold on 64 bits */
 
 /* The ledger's lines in the binary format; None where some are of another form. */
 static PyObject *binary_ledger(PyObject *module, PyObject *args)
@@ -137,6 +142,25 @@ static PyObject *binary_ledger(PyObject *module, PyObject *args)
     return binary;
 }
 
+/* Keep memory that is freed, up to so many bytes of each arena: what the C library gives back to the
+ * system has to be cleared and mapped again, page by page, when the next batch needs it. */
+static PyObject *keep_memory(PyObject *module, PyObject *bytes)
+{
+    (void)module;
+    long kept = PyLong_AsLong(bytes);
+    if (kept == -1 && PyErr_Occurred())
+        return NULL;
+    if (kept < 0 || kept > INT_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the bytes to keep are a positive int");
+        return NULL;
+    }
+#ifdef __GLIBC__
+    mallopt(M_MMAP_THRESHOLD, BLOCK_BYTES_MAX);
+    mallopt(M_TRIM_THRESHOLD, (int)kept);
+#endif
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
     {"binary_ledger", binary_ledger, METH_VARARGS,
      "binary_ledger(text, columns, ends) -> the lines in COPY's binary format, or None"},
@@ -150,6 +174,8 @@ static PyMethodDef module_methods[] = {
      "seal_new_people(keys, entries, drawn, wrapping, contexts, names) -> what is to be stored"},
     {"count_usual_lines", count_lines, METH_O,
      "count_usual_lines(text) -> how many lines it has, 0 where some are of another form"},
+    {"keep_memory", keep_memory, METH_O,
+     "keep_memory(bytes): keep so many that are freed, for the next batch"},
     {"line_starts", line_starts, METH_O,
      "line_starts(text) -> where its lines begin, and where one after them would, as uint32"},
     {NULL, NULL, 0, NULL},
@@ -163,7 +189,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 25) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 26) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");

@@ -15,6 +15,13 @@ def count_usual_lines(text: bytes, /) -> int:
     `pipeline/archive_lines.py` says what is usual.
     """
 
+def keep_memory(count: int, /) -> None:
+    """Keep up to so many bytes of each thread's memory that are freed, for what is allocated next.
+
+    Only with glibc; does nothing elsewhere. Raises ValueError for a number that is no positive int
+    of C.
+    """
+
 def line_starts(text: bytes, /) -> bytes:
     """Return where each line of a text begins, and where one after them would, as uint32.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import random
 import re
 import subprocess
@@ -211,6 +212,41 @@ def test_no_ledger_makes_the_extension_leave_its_buffers(sanitized: Path) -> Non
     assert said == [str(0 if one is None else len(one)) for one in made]
     assert sum(one is not None for one in made) > 100
     assert made.count(None) > 100
+
+
+KEEPING = """
+import resource, sys
+from tests.native import extension
+if len(sys.argv) > 1:
+    extension().keep_memory(int(sys.argv[1]))
+def faults_of_a_batch():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    texts = [b"x" * 2**20 for _ in range(30)]
+    texts.clear()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+counts = [faults_of_a_batch() for _ in range(10)]
+print(min(counts[5:]), resource.getpagesize())
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="another C library keeps what it likes"
+)
+def test_kept_memory_is_not_mapped_again_for_the_next_batch() -> None:
+    def faults(*arguments: str) -> float:
+        command = [sys.executable, "-c", KEEPING, *arguments]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        count, page = map(int, said.split())
+        return count / (30 * 2**20 / page)
+
+    assert faults() > 0.5
+    assert faults(str(64 * 2**20)) < 0.1
+
+
+@pytest.mark.parametrize("bytes_", [-1, 2**31, 2**64])
+def test_no_other_number_of_bytes_is_kept(bytes_: int) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        extension().keep_memory(bytes_)
 
 
 def build(folder: Path, **environment: str) -> list[str]:

@@ -18,6 +18,7 @@ import structlog
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.unknown_members import UnknownMembers
+from sqs2pg.native import keep_memory
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.recent_keys import RecentKeys
@@ -222,6 +223,7 @@ async def assemble_backfill(settings: Settings) -> AsyncIterator[Callable[..., B
     from sqs2pg.pipeline.backfill import Backfill
     from sqs2pg.runners.archive_form import archive_form
 
+    keep_memory()
     # The queue is not used; an object store may be, and keys for development stay on loopback.
     endpoints = database_hosts(settings)
     one = msgspec.structs.replace(

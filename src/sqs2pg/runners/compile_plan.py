@@ -25,7 +25,7 @@ from sqs2pg.mapping.key_marks import mark_operators
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mask.operator import Operator
 from sqs2pg.mask.registry import compile_operator
-from sqs2pg.native import extension
+from sqs2pg.native import extension, keep_memory
 from sqs2pg.pipeline.key_rotation import Compiled
 from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.pipeline.plan import Columns, Plan
@@ -265,6 +265,7 @@ def objects_of(settings: Settings) -> ObjectSource | None:
     from sqs2pg.runners.archive_form import archive_form
     from sqs2pg.sqs.s3 import ObjectStore  # loads botocore
 
+    keep_memory()
     # Each writer has one chunk in hand, AHEAD that are ready, and one that is made.
     bytes_max = budget_of(settings).bytes_max // (AHEAD + 2)
     chunk = ChunkSize(lines_at_once(settings.sink.batch_rows_max), bytes_max)
