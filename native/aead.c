@@ -9,14 +9,16 @@
 #include <dlfcn.h>
 #endif
 
-enum { GET_TAG = 0x10 }; /* EVP_CTRL_AEAD_GET_TAG of openssl/evp.h, the same in 1.1 and 3 */
+/* EVP_CTRL_AEAD_GET_TAG and _SET_TAG of openssl/evp.h, the same in 1.1 and 3. */
+enum { GET_TAG = 0x10, SET_TAG = 0x11 };
+enum { OPEN = 0, SEAL = 1 };
 
 /* Of openssl/evp.h; their types and numbers are part of OpenSSL's ABI. */
 static struct {
     void *(*ctx_new)(void);
     void (*ctx_free)(void *ctx);
     int (*init)(void *ctx, const void *cipher, void *engine, const unsigned char *key,
-                const unsigned char *iv);
+                const unsigned char *iv, int direction);
     int (*update)(void *ctx, unsigned char *out, int *out_len, const unsigned char *in, int len);
     int (*final)(void *ctx, unsigned char *out, int *out_len);
     int (*ctrl)(void *ctx, int type, int arg, void *ptr);
@@ -42,9 +44,9 @@ static int find_all(void *library)
     const void *(*built_in)(void);
     if (!find(library, "EVP_CIPHER_CTX_new", &crypto.ctx_new) ||
         !find(library, "EVP_CIPHER_CTX_free", &crypto.ctx_free) ||
-        !find(library, "EVP_EncryptInit_ex", &crypto.init) ||
-        !find(library, "EVP_EncryptUpdate", &crypto.update) ||
-        !find(library, "EVP_EncryptFinal_ex", &crypto.final) ||
+        !find(library, "EVP_CipherInit_ex", &crypto.init) ||
+        !find(library, "EVP_CipherUpdate", &crypto.update) ||
+        !find(library, "EVP_CipherFinal_ex", &crypto.final) ||
         !find(library, "EVP_CIPHER_CTX_ctrl", &crypto.ctrl))
         return 0;
     if (find(library, "EVP_CIPHER_fetch", &fetch)) /* OpenSSL 3 would fetch it at each use */
@@ -59,7 +61,7 @@ static int find_all(void *library)
 struct aead *aead_new(void)
 {
     struct aead *aead = crypto.cipher != NULL ? crypto.ctx_new() : NULL;
-    if (aead != NULL && !crypto.init(aead, crypto.cipher, NULL, NULL, NULL)) {
+    if (aead != NULL && !crypto.init(aead, crypto.cipher, NULL, NULL, NULL, SEAL)) {
         crypto.ctx_free(aead);
         return NULL;
     }
@@ -74,18 +76,35 @@ void aead_free(struct aead *aead)
 
 int aead_use(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES])
 {
-    return crypto.init(aead, NULL, NULL, key, NULL) == 1;
+    return crypto.init(aead, NULL, NULL, key, NULL, SEAL) == 1;
 }
 
 int aead_seal(struct aead *aead, const uint8_t nonce[AEAD_NONCE_BYTES], const uint8_t *aad,
               size_t aad_len, const uint8_t *plaintext, size_t len, uint8_t *out)
 {
     int wrote;
-    return aad_len <= INT_MAX && len <= INT_MAX && crypto.init(aead, NULL, NULL, NULL, nonce) == 1 &&
+    return aad_len <= INT_MAX && len <= INT_MAX &&
+           crypto.init(aead, NULL, NULL, NULL, nonce, SEAL) == 1 &&
            crypto.update(aead, NULL, &wrote, aad, (int)aad_len) == 1 &&
            (len == 0 || crypto.update(aead, out, &wrote, plaintext, (int)len) == 1) &&
            crypto.final(aead, out + len, &wrote) == 1 &&
            crypto.ctrl(aead, GET_TAG, AEAD_TAG_BYTES, out + len) == 1;
+}
+
+int aead_open(struct aead *aead, const uint8_t nonce[AEAD_NONCE_BYTES], const uint8_t *aad,
+              size_t aad_len, const uint8_t *sealed, size_t len, uint8_t *out)
+{
+    int wrote;
+    uint8_t tag[AEAD_TAG_BYTES]; /* OpenSSL takes it from where it may write */
+    if (aad_len > INT_MAX || len > INT_MAX || len < sizeof tag)
+        return 0;
+    len -= sizeof tag;
+    memcpy(tag, sealed + len, sizeof tag);
+    return crypto.init(aead, NULL, NULL, NULL, nonce, OPEN) == 1 &&
+           crypto.ctrl(aead, SET_TAG, AEAD_TAG_BYTES, tag) == 1 &&
+           crypto.update(aead, NULL, &wrote, aad, (int)aad_len) == 1 &&
+           (len == 0 || crypto.update(aead, out, &wrote, sealed, (int)len) == 1) &&
+           crypto.final(aead, out + len, &wrote) == 1;
 }
 
 /* Test case 16 of the GCM specification (McGrew and Viega), with its first 16 bytes of plaintext
@@ -105,11 +124,15 @@ static int agrees(void)
                                        0xf4, 0x7f, 0x37, 0xa3, 0x2a, 0x84, 0x42, 0x7d,
                                        0x5b, 0x1c, 0xf9, 0x1b, 0x45, 0xc5, 0x9c, 0xa2,
                                        0xe0, 0x25, 0xe6, 0xbe, 0xc8, 0xb6, 0xa6, 0xea};
-    uint8_t out[sizeof SEALED];
+    uint8_t out[sizeof SEALED], opened[sizeof PLAINTEXT];
     struct aead *aead = aead_new();
     int same = aead != NULL && aead_use(aead, KEY) &&
                aead_seal(aead, NONCE, AAD, sizeof AAD, PLAINTEXT, sizeof PLAINTEXT, out) &&
-               memcmp(out, SEALED, sizeof out) == 0;
+               memcmp(out, SEALED, sizeof out) == 0 &&
+               aead_open(aead, NONCE, AAD, sizeof AAD, out, sizeof out, opened) &&
+               memcmp(opened, PLAINTEXT, sizeof opened) == 0;
+    out[sizeof out - 1] ^= 1;
+    same = same && !aead_open(aead, NONCE, AAD, sizeof AAD, out, sizeof out, opened);
     aead_free(aead);
     return same;
 }

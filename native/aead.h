@@ -24,6 +24,11 @@ void aead_free(struct aead *aead);
 /* Use a key from now on; 0 where OpenSSL fails, as below. */
 int aead_use(struct aead *aead, const uint8_t key[AEAD_KEY_BYTES]);
 
+/* Write the plaintext of so many bytes of ciphertext and tag; 0 where they do not open. Not in
+ * place. */
+int aead_open(struct aead *aead, const uint8_t nonce[AEAD_NONCE_BYTES], const uint8_t *aad,
+              size_t aad_len, const uint8_t *sealed, size_t len, uint8_t *out);
+
 /* Write ciphertext and tag, AEAD_TAG_BYTES more than the plaintext. */
 int aead_seal(struct aead *aead, const uint8_t nonce[AEAD_NONCE_BYTES], const uint8_t *aad,
               size_t aad_len, const uint8_t *plaintext, size_t len, uint8_t *out);

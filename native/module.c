@@ -14,6 +14,8 @@
 #include "ledger.h"
 #include "lines.h"
 #include "originals.h"
+#include "renew.h"
+#include "rewrap.h"
 #include "seal.h"
 #include "sha256.h"
 
@@ -172,6 +174,10 @@ static PyMethodDef module_methods[] = {
      "original_values(originals, places, columns) -> the texts of records"},
     {"seal_new_people", seal_new_people, METH_VARARGS,
      "seal_new_people(keys, entries, drawn, wrapping, contexts, names) -> what is to be stored"},
+    {"rewrap_keys", rewrap_keys, METH_VARARGS,
+     "rewrap_keys(keys, derive, wrappings, each, prefix, drawn) -> the wrapped keys, or None"},
+    {"renew_values", renew_values, METH_VARARGS,
+     "renew_values(values, derive, contexts, remask, drawn) -> how many, and rows for COPY; or None"},
     {"count_usual_lines", count_lines, METH_O,
      "count_usual_lines(text) -> how many lines it has, 0 where some are of another form"},
     {"keep_memory", keep_memory, METH_O,

@@ -85,6 +85,43 @@ def seal_new_people(
     without `SEALS`, ValueError as above.
     """
 
+def rewrap_keys(
+    keys: tuple[bytes, bytes, bytes, bytes],
+    derive: Callable[[int, bytes], bytes | None],
+    wrappings: tuple[tuple[bytes, bytes], ...],
+    each: int,
+    context: bytes,
+    drawn: bytes,
+    /,
+) -> bytes | None:
+    """Wrap data keys anew; return them as elements of a binary array.
+
+    None where a key does not open: Python must do the batch, and says why. `keys`: subjects,
+    generations, versions and wrapped keys, arrays as array_send makes them. `derive` returns what
+    opens keys of a version whose nonce begins so. `wrappings`: derived key and first half of the
+    nonce, of each `each` keys in turn. `context`: associated data, before the reference. `drawn`:
+    12 random bytes for each key. Raises RuntimeError without `SEALS`, ValueError for arrays that
+    do not fit.
+    """
+
+def renew_values(
+    values: tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes],
+    derive: Callable[[int, bytes], bytes | None],
+    contexts: tuple[bytes, tuple[bytes, ...]],
+    remask: Callable[[list[int], list[str], list[str]], list[str | None]],
+    drawn: bytes,
+    /,
+) -> tuple[int, bytes] | None:
+    """Give sealed values new tokens; return how many, and rows for COPY, sorted by value.
+
+    None as above. `values`: addresses, transactions, subjects, generations, versions, wrapped keys,
+    numbers of the fields from 1, tokens and sealed values. `contexts`: associated data, that of a
+    data key before the reference, that of each field's values before the token. `remask` takes
+    the number of the field from 0, the token and the cleartext of each value, and returns the new
+    token; None: the value keeps its token. A row has address, transaction, both tokens, the sealed
+    value, and whether the row before has the same value. Raises as above.
+    """
+
 class FastPath:
     """The fast path of one mapping. Its keys are wiped from memory with it.
 

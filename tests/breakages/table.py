@@ -884,9 +884,9 @@ VAULT = _in(
     ),
     (
         "a damaged data key ends a rewrap",
-        "rewrap",
+        "rewrap_keys",
         """            except SubjectKeyFault as fault:
-                done.faults.append(fault)
+                faults.append(fault)
                 continue""",
         """            except SubjectKeyFault:
                 raise""",

@@ -321,7 +321,6 @@ async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
     settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqs2pg.vault.rekey.BATCH_VALUES", 5)
-    monkeypatch.setattr("sqs2pg.vault.batching.PART_ROWS", 2)
     pseudonym = {"mask": "pseudonymize", "recover": True}
     fields = [
         {"source": "user_id", "column": "who", "required": True},

@@ -126,9 +126,13 @@ class WrappingKey(SealingKey):
         first = self._first_half(wraps)
         return self._value_key(first), first
 
+    def derived(self, first: bytes) -> bytes:
+        """Return the derived key of the nonces that begin with `first`, 12 bytes."""
+        return self._value_key(first)
+
     def _first_half(self, wraps: int) -> bytes:
         """Return the first half of the nonces of so many wraps."""
-        if self._left <= 0:
+        if self._left < wraps:
             self._first, self._left = os.urandom(12), WRAPS_PER_KEY
         self._left -= wraps
         return self._first
@@ -173,7 +177,11 @@ class PersonKey:
 
 def nonces(count: int) -> list[bytes]:
     """Return 12-byte nonces, drawn by one call of the system. Each is for one `seal`."""
-    drawn = os.urandom(count * NONCE_BYTES_PLAIN)
+    return split_nonces(os.urandom(count * NONCE_BYTES_PLAIN))
+
+
+def split_nonces(drawn: bytes) -> list[bytes]:
+    """Return so many drawn bytes as nonces."""
     return [drawn[at : at + NONCE_BYTES_PLAIN] for at in range(0, len(drawn), NONCE_BYTES_PLAIN)]
 
 

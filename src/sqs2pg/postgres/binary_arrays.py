@@ -9,7 +9,7 @@ then each element after its length. No I/O here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 import psycopg
@@ -19,8 +19,14 @@ from psycopg.pq import Format
 _HEAD = struct.Struct(">iiiii")
 _EMPTY = struct.Struct(">iii")
 _LENGTH = struct.Struct(">i")
+_ADDRESS_PARTS = struct.Struct(">IH")
+ADDRESS_BYTES = _ADDRESS_PARTS.size
+FIRST_ADDRESS = "(0,0)"
+"""Before that of every row."""
+_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END = b"\xff\xff"
 # The types of elements and of their arrays (pg_type.dat).
-_BYTEA, _INTEGER, _TEXT, _UUID = 17, 23, 25, 2950
+_BYTEA, _INTEGER, _TEXT, _ADDRESS, _UUID = 17, 23, 25, 27, 2950
 
 
 class BinaryArray(bytes):
@@ -45,6 +51,11 @@ class _TextArray(BinaryArray):
     oid = 1009
 
 
+class _AddressArray(BinaryArray):
+    __slots__ = ()
+    oid = 1010
+
+
 class _UuidArray(BinaryArray):
     __slots__ = ()
     oid = 2951
@@ -59,7 +70,7 @@ class _ArrayDumper(Dumper):
         return obj
 
 
-for _kind in (_ByteaArray, _IntegerArray, _TextArray, _UuidArray):
+for _kind in (_ByteaArray, _IntegerArray, _TextArray, _AddressArray, _UuidArray):
     _dumper = type(f"{_kind.__name__}Dumper", (_ArrayDumper,), {"oid": _kind.oid})
     psycopg.adapters.register_dumper(_kind, _dumper)
 
@@ -105,8 +116,56 @@ def text_array_of(count: int, *elements: bytes) -> BinaryArray:
     return _TextArray(_array(_TEXT, count, elements))
 
 
+def address_array_of(count: int, *elements: bytes) -> BinaryArray:
+    """Return a `tid[]` of so many addresses of rows."""
+    return _AddressArray(_array(_ADDRESS, count, elements))
+
+
+def address_array(values: Sequence[bytes]) -> BinaryArray:
+    """Return a `tid[]` of addresses, each as `elements_of` returns it."""
+    return address_array_of(len(values), _joined(values))
+
+
+def address_text(address: bytes) -> str:
+    """Return a row's address, an element of a `tid[]`, as PostgreSQL writes it."""
+    block, offset = _ADDRESS_PARTS.unpack(address)
+    return f"({block},{offset})"
+
+
+def read_back(sent: bytes, kind: ArrayOf) -> BinaryArray:
+    """Return an array that array_send made, as the one of its `kind` that it is."""
+    return type(kind(0))(sent)
+
+
+def elements_of(sent: bytes) -> list[bytes]:
+    """Return the elements of an array that array_send made, of one dimension and without NULLs."""
+    found: list[bytes] = []
+    at = _HEAD.size
+    while at < len(sent):
+        (length,) = _LENGTH.unpack_from(sent, at)
+        at += _LENGTH.size
+        found.append(sent[at : at + length])
+        at += length
+    return found
+
+
+def int_of(element: bytes) -> int:
+    """Return an element of an array of `integer`."""
+    number: int = _LENGTH.unpack(element)[0]
+    return number
+
+
+def binary_copy(rows: Iterable[Sequence[bytes]]) -> bytes:
+    """Return rows of binary values for COPY (FORMAT binary)."""
+    parts = [_COPY_HEAD]
+    for row in rows:
+        parts.append(len(row).to_bytes(2, "big"))
+        parts += [part for value in row for part in (_LENGTH.pack(len(value)), value)]
+    return b"".join([*parts, _COPY_END])
+
+
 ArrayOf = Callable[[int, *tuple[bytes, ...]], BinaryArray]
-"""One of the four functions above."""
+"""One of the functions `…_array_of`."""
 
 
 def arrays_of(

@@ -113,16 +113,17 @@ class Session:
         return bool(self._connection.pgconn.transaction_status)
 
     async def execute(
-        self, statement: str, parameters: Sequence[Any] | None = None
+        self, statement: str, parameters: Sequence[Any] | None = None, *, binary: bool = False
     ) -> list[tuple[Any, ...]]:
         """Run a statement, or several joined by `;` when there are no parameters.
 
-        Returns the rows of the last statement that gives rows. Raises psycopg.Error.
+        Returns the rows of the last statement that gives rows. `binary`: have the server send them
+        in its binary format, for one statement with large byte strings. Raises psycopg.Error.
         """
         self.statements += _count(statement)
         async with self._checked(), self._connection.cursor() as cursor:
             # The package's own text; `identifiers` has quoted every name and text in it.
-            await cursor.execute(statement, parameters)
+            await cursor.execute(statement, parameters, binary=binary)
             rows: list[tuple[Any, ...]] = []
             while True:
                 if cursor.description is not None:

@@ -1,16 +1,15 @@
-"""Batching: how a rotation opens its transactions, how large they are, how their parts overlap.
+"""Batching: how a rotation opens its transactions, and how large they are.
 
 A batch is one transaction. An erasure waits for it, and ingest waits behind the erasure. So the
 size of a batch follows the clock: it grows while batches are quick, to save commits, and shrinks
-where the machine is slow. Inside a batch a thread works on one part while the database writes the
-part before.
+where the machine is slow. Several sessions have batches at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Coroutine
+from typing import Any
 
 from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session
 
@@ -18,10 +17,10 @@ BATCH_ROWS_MAX = 20_000
 """About 20 MB of rows in memory."""
 BATCH_S = 1.0
 """How long a batch should take, roughly: between half of it and twice."""
-PART_ROWS = 2_500
 
 SHARED = f"""SELECT {DURABLE}, set_config('row_security', 'off', true),
-       set_config('sqs2pg.batch', 'on', true), pii.lock_shared()"""
+       set_config('sqs2pg.batch', 'on', true), set_config('jit', 'off', true),
+       pii.lock_shared()"""
 """Opens a batch of a rotation: durable, and never while a person is being erased. A query that a
 policy of row security would narrow fails, instead of finding fewer rows."""
 BY_INDEX = ", ".join(
@@ -31,9 +30,6 @@ BY_INDEX = ", ".join(
 """Follows SHARED where a batch is the next small part of a large table: it is read in the order of
 the primary key, whatever the planner thinks of a LIMIT."""
 FIRST_SUBJECT = "00000000-0000-0000-0000-000000000000"
-
-Row = TypeVar("Row", bound=Sequence[Any])
-Made = TypeVar("Made")
 
 
 async def wait_for_batches(session: Session) -> None:
@@ -72,43 +68,3 @@ class BatchSize:
             self.rows = min(2 * self.rows, BATCH_ROWS_MAX)
         elif seconds > 2 * BATCH_S:
             self.rows = max(self.rows // 2, self._least)
-
-
-def parts(rows: Sequence[Row], whole: int | None = None) -> Iterator[Sequence[Row]]:
-    """Yield the rows in parts of about one size, in order; no part where there are no rows.
-
-    Consecutive rows that are equal in column `whole` stay together.
-    """
-    start, left = 0, -(-len(rows) // PART_ROWS)
-    while left:
-        end = start + -(-(len(rows) - start) // left)
-        while whole is not None and end < len(rows) and rows[end][whole] == rows[end - 1][whole]:
-            end += 1
-        if end > start:
-            yield rows[start:end]
-        start, left = end, left - 1
-
-
-async def overlapped(
-    rows: Sequence[Row],
-    work: Callable[[Sequence[Row]], Made],
-    write: Callable[[Made], Awaitable[None]],
-    whole: int | None = None,
-) -> None:
-    """Do the `work` on each part in a thread, while the result of the part before is written.
-
-    `whole`: as in `parts`. Raises what `work` or `write` raises, once the thread is done.
-    """
-    made: list[Made] = []
-    loop = asyncio.get_running_loop()
-    for part in parts(rows, whole):
-        working = loop.run_in_executor(None, work, part)  # begins at once
-        try:
-            if made:
-                await write(made.pop())
-        finally:
-            await asyncio.wait([working])
-            working.exception()  # marked as seen: an error of the write comes first
-        made.append(working.result())
-    if made:
-        await write(made.pop())

@@ -107,6 +107,16 @@ class KeyEncryptionKeys:
             pass
         raise _damaged(subject)
 
+    def derived(self, version: int, first: bytes) -> bytes | None:
+        """Return what opens keys that are wrapped under a root and nonces that begin with `first`.
+
+        None where the keyring has no such version.
+        """
+        try:
+            return self[version].derived(first)
+        except KeyFault:
+            return None
+
     def _of_subject(self, version: int, subject: str) -> WrappingKey:
         try:
             return self[version]
@@ -245,8 +255,21 @@ def contexts_of_new_people(
     What stands before the reference: of a data key, of an id and of a value of each field; and, in
     second place, what follows the reference of a data key of the first generation.
     """
-    values = tuple(FORMAT_PLAIN + _value_field(field) for field in fields)
-    return FORMAT + _DATA_KEY, _generation(1), FORMAT_PLAIN + _SUBJECT, values
+    return (
+        CONTEXT_OF_DATA_KEY,
+        _generation(1),
+        FORMAT_PLAIN + _SUBJECT,
+        contexts_of_values(fields),
+    )
+
+
+CONTEXT_OF_DATA_KEY = FORMAT + _DATA_KEY
+"""Associated data of a data key, before the reference, as the extension takes it."""
+
+
+def contexts_of_values(fields: Sequence[str]) -> tuple[bytes, ...]:
+    """Return the same of values, by field, before the token."""
+    return tuple(FORMAT_PLAIN + _value_field(field) for field in fields)
 
 
 def seal_subject(data_key: PersonKey, name: str, subject: str, nonce: bytes = b"") -> bytes:

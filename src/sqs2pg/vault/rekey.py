@@ -13,18 +13,21 @@ again. Must never do: give a value a new token and leave its old one in place.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import msgspec
 
-from sqs2pg.errors import FatalFault, Sqs2pgError
-from sqs2pg.keys.aead import PersonKey, nonces
+from sqs2pg.errors import FatalFault
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.copy_text import binary
 from sqs2pg.postgres import audit
+from sqs2pg.postgres.binary_arrays import (
+    ADDRESS_BYTES,
+    FIRST_ADDRESS,
+    address_text,
+)
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.key_registry import refuse_missing_root
@@ -34,16 +37,14 @@ from sqs2pg.postgres.unheld_values import drop_taken_values
 from sqs2pg.settings import Target
 from sqs2pg.vault.batching import (
     BY_INDEX,
-    FIRST_SUBJECT,
     SHARED,
     BatchSize,
-    overlapped,
     together,
     wait_for_batches,
 )
-from sqs2pg.vault.crypto import KeyEncryptionKeys, SubjectKeyFault, open_value, seal_value
+from sqs2pg.vault.renew_values import ReadValues, RenewedValues, ValueRenewer
 from sqs2pg.vault.target_rows import REHEARSAL_HINTS
-from sqs2pg.vault.token_map import OLD, Mask, RecoverableColumn, TokenMap
+from sqs2pg.vault.token_map import OLD, RecoverableColumn, TokenMap
 
 BATCH_VALUES = 1_000
 """In the first batch; `batching.BatchSize` sets the size of the next ones."""
@@ -51,44 +52,50 @@ TRIES_MAX = 20
 """Tries of one batch of values. Each fails only because a message has stored one of its values at
 the same moment; the next try finds that value."""
 
-_OLD_VALUE = OLD.format("token")
-_COUNT = f"SELECT count(*) FROM pii.value WHERE field = ANY (%s) AND {_OLD_VALUE}"
-_NEXT = f"""SELECT v.ctid || E'\\t' || v.xmin, encode(uuid_send(v.subject), 'hex'), v.generation,
-       v.field, v.token, v.sealed, k.wrapped_key, k.key_version, v.token_hash
-FROM pii.value v JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
-WHERE (v.subject, v.token_hash, v.field) > (%s::uuid, %s, %s)
-AND v.token_hash BETWEEN %s AND %s AND v.field = ANY (%s) AND {_OLD_VALUE}
-ORDER BY v.subject, v.token_hash, v.field LIMIT %s"""
+_OLD_VALUE = OLD.format("v.token")
+_COUNT = f"SELECT count(*) FROM pii.value v WHERE v.field = ANY (%s) AND {_OLD_VALUE}"
+# Sent as an array of each column, which C code reads as they are.
+_NEXT = f"""SELECT count(*), array_send(array_agg(n.address)), array_send(array_agg(n.made_by)),
+       array_send(array_agg(n.subject)), array_send(array_agg(n.generation)),
+       array_send(array_agg(n.key_version)), array_send(array_agg(n.wrapped_key)),
+       array_send(array_agg(n.number)), array_send(array_agg(n.token)),
+       array_send(array_agg(n.sealed))
+FROM (
+    SELECT v.ctid AS address, v.xmin AS made_by, v.subject, v.generation, k.key_version,
+           k.wrapped_key, array_position(%s::text[], v.field) AS number, v.token, v.sealed
+    FROM pii.value v
+    JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
+    WHERE v.ctid > %s::tid AND v.token_hash BETWEEN %s AND %s
+    AND v.field = ANY (%s) AND {_OLD_VALUE} LIMIT %s) n"""
 # Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
 # the server's log, somebody who has the old root could get from a guessed value to its new token.
-_CREATE = """CREATE TEMP TABLE sqs2pg_moved (part integer, address tid, made_by xid,
-    old_token text, new_token text, sealed bytea, again boolean) ON COMMIT DROP"""
-_COPY = "COPY pg_temp.sqs2pg_moved FROM STDIN"
+_CREATE = """CREATE TEMP TABLE sqs2pg_moved (address tid, made_by xid, old_token text,
+    new_token text, sealed bytea, again boolean,
+    new_hash bigint GENERATED ALWAYS AS (hashtextextended(new_token, 0)) STORED) ON COMMIT DROP"""
+_COPY = """COPY pg_temp.sqs2pg_moved (address, made_by, old_token, new_token, sealed, again)
+FROM STDIN (FORMAT binary)"""
 # By address, without a lock: while the erasure lock is held nothing but another rekey changes these
 # rows, and then they have other addresses. Another row may have taken the address since: that one
 # was made by another transaction. A value whose new token a later message has stored already stays
 # behind, and is removed; so does one that had tokens of two older versions, but for the first.
-_MOVE = """WITH moved AS MATERIALIZED (SELECT * FROM pg_temp.sqs2pg_moved WHERE part = %s),
-mapped AS (
+# The temporary table can only be read whole. Were that switched off, as it is for the search, then
+# all plans would cost the same to the planner, and it may join each value with each row.
+_MOVE = """SET LOCAL enable_seqscan = on;
+WITH mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
-    SELECT old_token, new_token FROM moved ON CONFLICT DO NOTHING),
+    SELECT old_token, new_token FROM pg_temp.sqs2pg_moved ON CONFLICT DO NOTHING),
 changed AS (
     UPDATE pii.value v SET token = m.new_token, sealed = m.sealed,
-           token_hash = hashtextextended(m.new_token, 0)
-    FROM moved m
-    WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT m.again AND NOT EXISTS (
+           token_hash = m.new_hash
+    FROM pg_temp.sqs2pg_moved m
+    WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT m.again AND (EXISTS (
         SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
-        AND o.token_hash = hashtextextended(m.new_token, 0))
+        AND o.token_hash = m.new_hash)) IS FALSE
     RETURNING 1)
 SELECT count(*) FROM changed"""
 _REMOVE = """DELETE FROM pii.value v USING pg_temp.sqs2pg_moved m
-WHERE m.part = %s AND v.ctid = m.address AND v.xmin = m.made_by"""
+WHERE v.ctid = m.address AND v.xmin = m.made_by"""
 _MAP_ROWS = "SELECT count(*) FROM pii.token_map"
-
-ValuePosition = tuple[str, int, str]
-"""A value's place in the order of the primary key: subject, the token's hash, field."""
-FIRST_VALUE: ValuePosition = (FIRST_SUBJECT, -(2**63), "")
-"""Before every value."""
 
 
 def hash_ranges(count: int) -> list[tuple[int, int]]:
@@ -133,10 +140,10 @@ class Rekeyer:
         self._columns = columns
         self.current = f"v{self._version}_"
         """What new tokens begin with."""
-        self._of_field: dict[str, list[RecoverableColumn]] = {}
+        self.columns_of: dict[str, list[RecoverableColumn]] = {}
         for column in columns:
-            self._of_field.setdefault(column.field, []).append(column)
-        self.fields = sorted(self._of_field)
+            self.columns_of.setdefault(column.field, []).append(column)
+        self.fields = sorted(self.columns_of)
         """As the vault calls them."""
         self._map = TokenMap(session, self.current, columns, targets, keyring, self._count)
         self.report = Rekeyed()
@@ -181,8 +188,8 @@ class Rekeyer:
         try:
             with explained():
                 async with self._session.transaction(SHARED, _CREATE) as transaction:
-                    await self._session.execute(_MOVE, [0])
-                    await self._session.execute(_REMOVE, [0])
+                    await self._session.execute(_MOVE)
+                    await self._session.execute(_REMOVE)
                     await transaction.rollback()
                 for table in self._map.tables:
                     where = f"rows of {table}"
@@ -208,19 +215,11 @@ class Rekeyer:
 
         The targets keep the old ones until `run` applies the map.
         """
-        await together(*(lane.run() for lane in self._lanes))
-
-    def mask_of(self, field: str, token: str, value: str) -> Mask:
-        """Return the new pseudonym of the column that the old token came from."""
-        columns = self._of_field[field]
-        if len(columns) > 1:
-            # The field goes to columns of several domains: the old token shows which one.
-            version = int(token[1 : token.index("_")])
-            for column in columns[1:]:
-                old = column.masks.get(version)
-                if old is not None and old(value) == token:
-                    return column.masks[self._version]
-        return columns[0].masks[self._version]
+        moved = -1
+        # Once more for values that VACUUM FULL or CLUSTER has moved meanwhile.
+        while moved != self.report.values:
+            moved, self.report.values_damaged = self.report.values, 0
+            await together(*(lane.run() for lane in self._lanes))
 
 
 class _Lane:
@@ -238,10 +237,8 @@ class _Lane:
         self._session = session
         self._keyring = keyring
         self._hashes = hashes
-        self._which = work.fields, work.current
-        self._keks = KeyEncryptionKeys(keyring)  # its own: a lane works them in its own thread
+        self._renewer = ValueRenewer(keyring, work.fields, work.columns_of)  # for its own thread
         self._batch_size = BatchSize(BATCH_VALUES)
-        self._faults: list[SubjectKeyFault] = []
 
     async def run(self) -> None:
         """Give all values of the lane new tokens, batch by batch.
@@ -249,7 +246,7 @@ class _Lane:
         A message under the new version may store a value between the search for it and the change:
         then the batch is done again.
         """
-        after: ValuePosition | None = FIRST_VALUE
+        after: str | None = FIRST_ADDRESS
         tries = 0
         while after is not None:
             try:
@@ -259,66 +256,33 @@ class _Lane:
                 if tries == TRIES_MAX:
                     raise
 
-    async def _next_batch(self, after: ValuePosition) -> ValuePosition | None:
-        """Give the next values of the lane new tokens; return the last one, None at the end."""
-        session = self._session
-        began, size, moved, part = time.monotonic(), self._batch_size.rows, 0, 0
-
-        async def move(lines: list[str]) -> None:
-            nonlocal moved, part
-            if lines:
-                part += 1
-                await session.copy(_COPY, "".join(f"{part}\t{line}\n" for line in lines))
-                [(changed,)] = await session.execute(_MOVE, [part])
-                if changed < len(lines):
-                    await session.execute(_REMOVE, [part])
-            moved += len(lines)
-
+    async def _next_batch(self, after: str) -> str | None:
+        """Give the next values of the lane new tokens; return the last one's address, None at the
+        end.
+        """
+        session, fields = self._session, self._work.fields
+        began, size, moved = time.monotonic(), self._batch_size.rows, 0
         opening = f"{SHARED}, {BY_INDEX}", _CREATE
         async with session.transaction(*opening, mode=READ_COMMITTED):
-            rows = await session.execute(_NEXT, [*after, *self._hashes, *self._which, size])
-            await overlapped(rows, self._renew, move, whole=1)  # no subject is in two parts
-            for fault in self._faults:
-                await refuse_missing_root(session, self._keyring, "vault", fault.root)
-                self._work.damaged.add(fault.subject)
-            self._faults.clear()
+            values = fields, after, *self._hashes, fields, self._work.current, size
+            [(count, *columns)] = await session.execute(_NEXT, values, binary=True)
+            if count:
+                done = await asyncio.to_thread(self._renewer.renew, ReadValues(*columns), count)
+                moved = done.moved
+                for fault in done.faults:
+                    await refuse_missing_root(session, self._keyring, "vault", fault.root)
+                    self._work.damaged.add(fault.subject)
+                await self._move(done)
         self._work.report.values += moved
-        self._work.report.values_damaged += len(rows) - moved
-        if len(rows) < size:
+        self._work.report.values_damaged += count - moved
+        if count < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
-        _, subject, _, field, *_, token_hash = rows[-1]
-        return subject, token_hash, field
+        return address_text(columns[0][-ADDRESS_BYTES:])
 
-    def _renew(self, rows: Sequence[Sequence[Any]]) -> list[str]:
-        """Return the new tokens and seals of the values that open, as lines for COPY.
-
-        A line has no part and no line end. Sorted as batches of ingest are, so that the two never
-        wait for each other.
-        """
-        moved: list[tuple[str, str, str, str]] = []
-        known: tuple[Any, ...] = ()
-        key: PersonKey | None = None
-        for row, nonce in zip(rows, nonces(len(rows)), strict=True):
-            address, subject, generation, field, token, sealed, wrapped, version, _ = row
-            if known != (subject, generation):  # they come by subject
-                known, key = (subject, generation), None
-                try:
-                    key = self._keks.open_data_key(version, wrapped, subject, generation)
-                except SubjectKeyFault as fault:
-                    self._faults.append(fault)
-                    continue
-            if key is None:
-                continue
-            try:
-                value = open_value(key, sealed, field, token, subject)
-                new = self._work.mask_of(field, token, value)(value)
-            except Sqs2pgError:
-                continue
-            if new is not None:
-                again = binary(seal_value(key, value, field, new, subject, nonce))
-                moved.append((subject, field, new, f"{address}\t{token}\t{new}\t{again}"))
-        moved.sort()
-        values = [value for *value, _ in moved]
-        repeats = ["f", *("ft"[one == before] for before, one in pairwise(values))]
-        return [f"{line}\t{mark}" for (*_, line), mark in zip(moved, repeats, strict=False)]
+    async def _move(self, done: RenewedValues) -> None:
+        if done.moved:
+            await self._session.copy(_COPY, done.rows)
+            [(changed,)] = await self._session.execute(_MOVE)
+            if changed < done.moved:
+                await self._session.execute(_REMOVE)

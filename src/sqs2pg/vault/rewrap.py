@@ -8,18 +8,19 @@ opens nothing in this database but quarantined bodies.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import Any, NamedTuple
 
 import msgspec
 
-from sqs2pg.keys.aead import nonces
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.binary_arrays import bytea_array, uuid_array
+from sqs2pg.postgres.binary_arrays import (
+    ADDRESS_BYTES,
+    address_text,
+)
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.key_registry import refuse_missing_root
 from sqs2pg.postgres.sqlstate import explained
@@ -27,7 +28,6 @@ from sqs2pg.vault.batching import (
     BY_INDEX,
     SHARED,
     BatchSize,
-    overlapped,
     together,
     wait_for_batches,
 )
@@ -38,6 +38,7 @@ from sqs2pg.vault.crypto import (
     wrap_reference_key,
 )
 from sqs2pg.vault.reference_key import kek_of_label
+from sqs2pg.vault.rewrap_keys import KeyRewrapper, ReadKeys
 
 BATCH_KEYS = 2_000
 """In the first batch; `batching.BatchSize` sets the size of the next ones."""
@@ -47,14 +48,17 @@ _COUNT = "SELECT count(*) FROM pii.subject_key WHERE key_version <> %s"
 # locked first: while the erasure lock is held nothing but another rewrap changes these rows, and
 # then they have other addresses. Another person's row may have taken the address since; compared by
 # IS TRUE, so that no row is looked up by the index.
-_NEXT = """SELECT ctid::text, encode(uuid_send(subject), 'hex'), generation, wrapped_key,
-       key_version
-FROM pii.subject_key
-WHERE ctid > %s::tid AND ctid < %s::tid AND key_version <> %s LIMIT %s"""
+# Sent as an array of each column, which C code reads as they are.
+_NEXT = """SELECT count(*), array_send(array_agg(n.address)), array_send(array_agg(n.subject)),
+       array_send(array_agg(n.generation)), array_send(array_agg(n.key_version)),
+       array_send(array_agg(n.wrapped_key))
+FROM (SELECT ctid AS address, subject, generation, key_version, wrapped_key
+      FROM pii.subject_key
+      WHERE ctid > %s::tid AND ctid < %s::tid AND key_version <> %s LIMIT %s) n"""
 _PAGES = "SELECT pg_relation_size('pii.subject_key') / current_setting('block_size')::bigint"
 _LAST_ADDRESS = "(4294967295,0)"
 _UPDATE = """UPDATE pii.subject_key k SET wrapped_key = n.wrapped_key, key_version = %s
-FROM unnest(%s::text::tid[], %s::uuid[], %s::bytea[]) AS n (address, subject, wrapped_key)
+FROM unnest(%s::tid[], %s::uuid[], %s::bytea[]) AS n (address, subject, wrapped_key)
 WHERE k.ctid = n.address AND (k.subject = n.subject) IS TRUE AND k.wrapped_key IS NOT NULL"""
 _REFERENCE = "SELECT reference_key, reference_wrapped_by FROM pii.state FOR UPDATE"
 _REFERENCE_UPDATE = "UPDATE pii.state SET reference_key = %s, reference_wrapped_by = %s"
@@ -68,16 +72,6 @@ class Bodies(msgspec.Struct, frozen=True):
     sealed_under: str
     count: int
     newest: datetime
-
-
-class _Rewrapped(NamedTuple):
-    """What one part of a batch writes: rows by address, and their new wrapped keys."""
-
-    addresses: list[str]
-    subjects: list[str]
-    wrapped: list[bytes]
-    faults: list[SubjectKeyFault]
-    """Of the keys that do not open."""
 
 
 class Rewrapper:
@@ -149,7 +143,7 @@ class _Lane:
         self._session = session
         self._keyring = keyring
         self._version = keyring.active("vault")
-        self._keks = KeyEncryptionKeys(keyring)  # its own: a lane works them in its own thread
+        self._rewrapper = KeyRewrapper(keyring)  # for its own thread
         self._batch_size = BatchSize(BATCH_KEYS)
 
     async def run(self, after: str, end: str) -> None:
@@ -160,42 +154,21 @@ class _Lane:
 
     async def _next_batch(self, after: str, end: str) -> str | None:
         """Rewrap the next keys behind address `after`; return the last one's, None at the end."""
-        session = self._session
+        session, faults = self._session, list[SubjectKeyFault]()
         began, size = time.monotonic(), self._batch_size.rows
-        done = 0
-
-        async def update(part: _Rewrapped) -> None:
-            nonlocal done
-            for fault in part.faults:
-                await refuse_missing_root(session, self._keyring, "vault", fault.root)
-                self._work.damaged.add(fault.subject)
-            addresses = "{" + ",".join(f'"{address}"' for address in part.addresses) + "}"
-            arrays = addresses, uuid_array(part.subjects), bytea_array(part.wrapped)
-            await session.execute(_UPDATE, [self._version, *arrays])
-            done += len(part.addresses)
-
         async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
-            rows = await session.execute(_NEXT, [after, end, self._version, size])
-            await overlapped(rows, self._rewrap, update)
-        self._work.rewrapped += done
-        if len(rows) < size:
+            values = after, end, self._version, size
+            [(count, *columns)] = await session.execute(_NEXT, values, binary=True)
+            if count:
+                keys = ReadKeys(*columns)
+                done = await asyncio.to_thread(self._rewrapper.rewrap, keys, count)
+                for fault in done.faults:
+                    await refuse_missing_root(session, self._keyring, "vault", fault.root)
+                    self._work.damaged.add(fault.subject)
+                await session.execute(_UPDATE, [self._version, *done[:3]])
+                faults = done.faults
+        self._work.rewrapped += count - len(faults)
+        if count < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
-        return str(rows[-1][0])
-
-    def _rewrap(self, rows: Sequence[Sequence[Any]]) -> _Rewrapped:
-        new = self._keks[self._version]
-        done = _Rewrapped([], [], [], [])
-        for row, nonce in zip(rows, nonces(len(rows)), strict=True):
-            address, subject, generation, wrapped, version = row
-            try:
-                again = self._keks.rewrap_data_key(
-                    version, new, wrapped, subject, generation, nonce
-                )
-            except SubjectKeyFault as fault:
-                done.faults.append(fault)
-                continue
-            done.addresses.append(address)
-            done.subjects.append(subject)
-            done.wrapped.append(again)
-        return done
+        return address_text(keys.addresses[-ADDRESS_BYTES:])

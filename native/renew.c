@@ -1,0 +1,356 @@
+/* See renew.h. */
+#include "renew.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "sha256.h"
+#include "vault_rows.h"
+
+enum { PLAIN_HEAD = 1 + AEAD_NONCE_BYTES, ADDRESS_BYTES = 6, FIELDS_OF_A_ROW = 6 };
+
+enum {
+    ADDRESS,
+    MADE_BY,
+    SUBJECT,
+    GENERATION,
+    VERSION,
+    WRAPPED,
+    FIELD,
+    TOKEN,
+    SEALED,
+    VALUE_COLUMNS
+};
+
+struct value {
+    Py_ssize_t row;
+    struct slice subject, sealed, token, renewed; /* `renewed.at`: NULL where it keeps its token */
+    uint32_t field;
+    size_t plain; /* where its cleartext begins */
+};
+
+struct person { /* beside their first value */
+    uint8_t key[AEAD_KEY_BYTES];
+};
+
+struct renew {
+    struct column columns[VALUE_COLUMNS];
+    Py_ssize_t count;
+    const uint8_t **openers;
+    struct part data_key, drawn;
+    PyObject *of_fields; /* associated data of a value, before its token */
+    PyObject *remask;
+    struct value *values;
+    struct person *people; /* by row */
+    struct aead *aead;
+    struct text aad, plain, out, sealed;
+    long long moved;
+};
+
+/* By person and field; those of one as they came. */
+static int by_person(const void *a, const void *b)
+{
+    const struct value *one = a, *other = b;
+    int order = memcmp(one->subject.at, other->subject.at, REFERENCE_BYTES);
+    if (order == 0)
+        order = (one->field > other->field) - (one->field < other->field);
+    return order ? order : (one->row > other->row) - (one->row < other->row);
+}
+
+/* By person, field and new token, as batches of ingest store them; those without one come last. */
+static int by_new_token(const void *a, const void *b)
+{
+    const struct value *one = a, *other = b;
+    int order = (one->renewed.at == NULL) - (other->renewed.at == NULL);
+    if (order == 0)
+        order = memcmp(one->subject.at, other->subject.at, REFERENCE_BYTES);
+    if (order == 0)
+        order = (one->field > other->field) - (one->field < other->field);
+    if (order == 0 && one->renewed.at != NULL) {
+        uint32_t len = one->renewed.len < other->renewed.len ? one->renewed.len : other->renewed.len;
+        order = memcmp(one->renewed.at, other->renewed.at, len);
+        if (order == 0)
+            order = (one->renewed.len > other->renewed.len) - (one->renewed.len < other->renewed.len);
+    }
+    return order ? order : (one->row > other->row) - (one->row < other->row);
+}
+
+static int same_person(const struct value *one, const struct value *other)
+{
+    return memcmp(one->subject.at, other->subject.at, REFERENCE_BYTES) == 0;
+}
+
+/* Open a person's data key, and use it from now on. */
+static enum result use_person(struct renew *job, const struct value *one, uint8_t key[AEAD_KEY_BYTES])
+{
+    const uint8_t *opener = job->openers[one->row];
+    bind_data_key(&job->aad, job->data_key, one->subject, job->columns[GENERATION].elements[one->row]);
+    if (job->aad.failed)
+        return NO_MEMORY;
+    if (opener == NULL)
+        return LEFT;
+    if (!aead_use(job->aead, opener))
+        return NOT_SEALED;
+    if (!open_data_key(job->aead, &job->aad, job->columns[WRAPPED].elements[one->row], key))
+        return LEFT;
+    return aead_use(job->aead, key) ? DONE : NOT_SEALED;
+}
+
+/* Make the associated data of a value. */
+static int bind_value(struct renew *job, const struct value *one, struct slice token)
+{
+    PyObject *prefix = PyTuple_GET_ITEM(job->of_fields, one->field);
+    job->aad.len = 0;
+    return text_append(&job->aad, PyBytes_AS_STRING(prefix), (size_t)PyBytes_GET_SIZE(prefix)) &&
+           text_append_sized(&job->aad, token.at, token.len) &&
+           text_append_sized(&job->aad, one->subject.at, one->subject.len);
+}
+
+static size_t plain_len(const struct value *one)
+{
+    return one->sealed.len - PLAIN_HEAD - AEAD_TAG_BYTES;
+}
+
+static enum result open_value(struct renew *job, struct value *one)
+{
+    const uint8_t *sealed = (const uint8_t *)one->sealed.at;
+    if (one->sealed.len < PLAIN_HEAD + AEAD_TAG_BYTES || sealed[0] != FORMAT_PLAIN)
+        return LEFT;
+    char *to = text_room(&job->plain, plain_len(one) + 1);
+    if (to == NULL || !bind_value(job, one, one->token))
+        return NO_MEMORY;
+    if (!aead_open(job->aead, sealed + 1, (const uint8_t *)job->aad.at, job->aad.len,
+                   sealed + PLAIN_HEAD, one->sealed.len - PLAIN_HEAD, (uint8_t *)to))
+        return LEFT;
+    one->plain = job->plain.len;
+    job->plain.len += plain_len(one);
+    return DONE;
+}
+
+/* Open all values. They are sorted by person. */
+static enum result open_all(struct renew *job)
+{
+    enum result result = DONE;
+    struct value *first = NULL; /* of the person */
+    qsort(job->values, (size_t)job->count, sizeof *job->values, by_person);
+    for (Py_ssize_t i = 0; i < job->count && result == DONE; i++) {
+        struct value *one = &job->values[i];
+        if (first == NULL || !same_person(first, one)) {
+            first = one;
+            result = use_person(job, one, job->people[one->row].key);
+        } else {
+            memcpy(job->people[one->row].key, job->people[first->row].key, AEAD_KEY_BYTES);
+        }
+        if (result == DONE)
+            result = open_value(job, one);
+    }
+    return result;
+}
+
+static enum result seal_value(struct renew *job, const struct value *one)
+{
+    const uint8_t *nonce = job->drawn.at + one->row * AEAD_NONCE_BYTES;
+    size_t len = plain_len(one);
+    job->sealed.len = 0;
+    char *to = text_room(&job->sealed, one->sealed.len);
+    if (to == NULL || !bind_value(job, one, one->renewed))
+        return NO_MEMORY;
+    *to = FORMAT_PLAIN;
+    memcpy(to + 1, nonce, AEAD_NONCE_BYTES);
+    return aead_seal(job->aead, nonce, (const uint8_t *)job->aad.at, job->aad.len,
+                     (const uint8_t *)job->plain.at + one->plain, len, (uint8_t *)to + PLAIN_HEAD)
+               ? DONE
+               : NOT_SEALED;
+}
+
+/* Append a row for COPY. `again`: whether the row before has the same value. */
+static void put_row(struct renew *job, const struct value *one, int again)
+{
+    static const char FIELDS[] = {0, FIELDS_OF_A_ROW};
+    const char repeated = (char)again;
+    struct slice address = job->columns[ADDRESS].elements[one->row];
+    struct slice made_by = job->columns[MADE_BY].elements[one->row];
+    text_append(&job->out, FIELDS, sizeof FIELDS);
+    text_append_sized(&job->out, address.at, address.len);
+    text_append_sized(&job->out, made_by.at, made_by.len);
+    text_append_sized(&job->out, one->token.at, one->token.len);
+    text_append_sized(&job->out, one->renewed.at, one->renewed.len);
+    text_append_sized(&job->out, job->sealed.at, one->sealed.len);
+    text_append_sized(&job->out, &repeated, 1);
+}
+
+/* Seal all values that have a new token, and write the rows in their order. */
+static enum result seal_all(struct renew *job)
+{
+    static const char HEAD[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0"; /* and the terminating NUL */
+    static const char TAIL[] = {'\377', '\377'};
+    enum result result = DONE;
+    const struct value *before = NULL;
+    qsort(job->values, (size_t)job->count, sizeof *job->values, by_new_token);
+    text_append(&job->out, HEAD, sizeof HEAD);
+    for (Py_ssize_t i = 0; i < job->count && result == DONE; i++) {
+        const struct value *one = &job->values[i];
+        if (one->renewed.at == NULL)
+            break;
+        int of_same = before != NULL && same_person(before, one);
+        if (!of_same && !aead_use(job->aead, job->people[one->row].key))
+            return NOT_SEALED;
+        result = seal_value(job, one);
+        if (result == DONE)
+            put_row(job, one, of_same && before->field == one->field &&
+                                  before->renewed.len == one->renewed.len &&
+                                  memcmp(before->renewed.at, one->renewed.at, one->renewed.len) == 0);
+        before = one;
+        job->moved++;
+    }
+    text_append(&job->out, TAIL, sizeof TAIL);
+    return result == DONE && job->out.failed ? NO_MEMORY : result;
+}
+
+/* The fields, old tokens and cleartexts of all values, in three lists; NULL with an exception. */
+static PyObject *list_values(const struct renew *job)
+{
+    PyObject *fields = PyList_New(job->count), *tokens = PyList_New(job->count),
+             *texts = PyList_New(job->count);
+    int made = fields != NULL && tokens != NULL && texts != NULL;
+    for (Py_ssize_t i = 0; made && i < job->count; i++) {
+        const struct value *one = &job->values[i];
+        PyObject *field = PyLong_FromUnsignedLong(one->field);
+        PyObject *token = PyUnicode_DecodeUTF8(one->token.at, (Py_ssize_t)one->token.len, NULL);
+        PyObject *text = PyUnicode_DecodeUTF8(job->plain.at + one->plain, (Py_ssize_t)plain_len(one),
+                                              "surrogatepass");
+        made = field != NULL && token != NULL && text != NULL;
+        PyList_SET_ITEM(fields, i, field);
+        PyList_SET_ITEM(tokens, i, token);
+        PyList_SET_ITEM(texts, i, text);
+    }
+    if (made)
+        return Py_BuildValue("NNN", fields, tokens, texts);
+    Py_XDECREF(fields);
+    Py_XDECREF(tokens);
+    Py_XDECREF(texts);
+    return NULL;
+}
+
+/* Ask for the new tokens, and note where they are; NULL with an exception. They live as long as the
+ * list that is returned. */
+static PyObject *remask_all(struct renew *job)
+{
+    PyObject *lists = list_values(job);
+    PyObject *renewed = lists == NULL ? NULL : PyObject_CallObject(job->remask, lists);
+    Py_XDECREF(lists);
+    int made = renewed != NULL &&
+               ((PyList_CheckExact(renewed) && PyList_GET_SIZE(renewed) == job->count) || refuse_rows());
+    for (Py_ssize_t i = 0; made && i < job->count; i++) {
+        PyObject *token = PyList_GET_ITEM(renewed, i);
+        Py_ssize_t len;
+        if (token == Py_None)
+            continue;
+        const char *text = PyUnicode_Check(token) ? PyUnicode_AsUTF8AndSize(token, &len) : NULL;
+        made = text != NULL || PyErr_Occurred() || refuse_rows();
+        made = made && text != NULL;
+        if (made)
+            job->values[i].renewed = (struct slice){text, (uint32_t)len};
+    }
+    if (!made)
+        Py_CLEAR(renewed);
+    return renewed;
+}
+
+/* Gather the values in one array each; 0 with an exception. */
+static int gather(struct renew *job)
+{
+    struct column *columns = job->columns;
+    job->values = PyMem_Calloc((size_t)job->count + 1, sizeof *job->values);
+    job->people = PyMem_Calloc((size_t)job->count + 1, sizeof *job->people);
+    job->aead = aead_new();
+    if (job->values == NULL || job->people == NULL)
+        return PyErr_NoMemory() != NULL;
+    if (job->aead == NULL)
+        return not_done(NOT_SEALED) != NULL;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(job->of_fields); i++)
+        if (!PyBytes_CheckExact(PyTuple_GET_ITEM(job->of_fields, i)))
+            return refuse_rows();
+    for (Py_ssize_t i = 0; i < job->count; i++) {
+        uint32_t field = read_number(columns[FIELD].elements[i].at) - 1;
+        if (field >= PyTuple_GET_SIZE(job->of_fields))
+            return refuse_rows();
+        job->values[i] = (struct value){.row = i,
+                                        .field = field,
+                                        .subject = columns[SUBJECT].elements[i],
+                                        .sealed = columns[SEALED].elements[i],
+                                        .token = columns[TOKEN].elements[i]};
+    }
+    return job->drawn.len == job->count * AEAD_NONCE_BYTES || refuse_rows();
+}
+
+/* Open, ask for the new tokens, seal. */
+static PyObject *renew(struct renew *job)
+{
+    enum result result;
+    Py_BEGIN_ALLOW_THREADS;
+    result = open_all(job);
+    Py_END_ALLOW_THREADS;
+    if (result != DONE)
+        return not_done(result);
+    PyObject *renewed = remask_all(job);
+    if (renewed == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS;
+    result = seal_all(job);
+    Py_END_ALLOW_THREADS;
+    Py_DECREF(renewed);
+    return result == DONE
+               ? Py_BuildValue("Ly#", job->moved, job->out.at, (Py_ssize_t)job->out.len)
+               : not_done(result);
+}
+
+static void forget(struct renew *job)
+{
+    if (job->people != NULL)
+        wipe(job->people, (size_t)job->count * sizeof *job->people);
+    PyMem_Free(job->people);
+    PyMem_Free(job->values);
+    PyMem_Free(job->openers);
+    forget_columns(job->columns, VALUE_COLUMNS);
+    aead_free(job->aead);
+    text_forget(&job->aad);
+    text_forget(&job->plain);
+    text_forget(&job->out);
+    text_forget(&job->sealed);
+}
+
+/* Find the arrays; 0 with an exception. */
+static int find_arrays(struct column *columns, PyObject *arrays)
+{
+    if (PyTuple_GET_SIZE(arrays) != VALUE_COLUMNS)
+        return refuse_rows();
+    for (Py_ssize_t i = 0; i < VALUE_COLUMNS; i++) {
+        PyObject *array = PyTuple_GET_ITEM(arrays, i);
+        if (!PyBytes_Check(array))
+            return refuse_rows();
+        columns[i].array = (struct part){(const uint8_t *)PyBytes_AS_STRING(array), PyBytes_GET_SIZE(array)};
+    }
+    return 1;
+}
+
+PyObject *renew_values(PyObject *module, PyObject *args)
+{
+    (void)module;
+    struct renew job = {.columns = {[ADDRESS].size = ADDRESS_BYTES, [MADE_BY].size = 4,
+                                    [SUBJECT].size = REFERENCE_BYTES, [GENERATION].size = 4,
+                                    [VERSION].size = VERSION_BYTES, [FIELD].size = 4}};
+    PyObject *arrays, *derive, *found = NULL, *known = NULL;
+    if (!PyArg_ParseTuple(args, "O!O(y#O!)Oy#", &PyTuple_Type, &arrays, &derive, &job.data_key.at,
+                          &job.data_key.len, &PyTuple_Type, &job.of_fields, &job.remask,
+                          &job.drawn.at, &job.drawn.len))
+        return NULL;
+    if (find_arrays(job.columns, arrays) && read_columns(job.columns, VALUE_COLUMNS, &job.count) &&
+        gather(&job) && (known = PyDict_New()) != NULL &&
+        (job.openers = find_openers(derive, job.columns[VERSION].elements,
+                                    job.columns[WRAPPED].elements, job.count, known)) != NULL)
+        found = renew(&job);
+    Py_XDECREF(known);
+    forget(&job);
+    return found;
+}

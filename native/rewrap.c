@@ -1,0 +1,124 @@
+/* See rewrap.h. */
+#include "rewrap.h"
+
+#include <string.h>
+
+#include "sha256.h"
+#include "vault_rows.h"
+
+enum { SUBJECT, GENERATION, VERSION, WRAPPED, KEY_COLUMNS };
+
+struct rewrap {
+    struct column columns[KEY_COLUMNS];
+    Py_ssize_t count;
+    const uint8_t **openers;
+    PyObject *wrappings; /* (derived key, first half of the nonces) of each `each` rows */
+    Py_ssize_t each;
+    struct part prefix, drawn;
+    struct aead *from, *to;
+    struct text aad, out;
+};
+
+static enum result use_wrapping(struct rewrap *job, Py_ssize_t row, const char **first)
+{
+    PyObject *pair = PyTuple_GET_ITEM(job->wrappings, row / job->each);
+    *first = PyBytes_AS_STRING(PyTuple_GET_ITEM(pair, 1));
+    return aead_use(job->to, (const uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(pair, 0))) ? DONE
+                                                                                          : NOT_SEALED;
+}
+
+/* Append a wrapped key as an element of an array. */
+static enum result put_wrapped(struct rewrap *job, const char *first, const uint8_t *nonce,
+                               const uint8_t key[AEAD_KEY_BYTES])
+{
+    uint8_t wrapped[WRAPPED_BYTES] = {FORMAT_WRAPPED};
+    memcpy(wrapped + 1, first, FIRST_HALF_BYTES);
+    memcpy(wrapped + 1 + FIRST_HALF_BYTES, nonce, AEAD_NONCE_BYTES);
+    if (!aead_seal(job->to, nonce, (const uint8_t *)job->aad.at, job->aad.len, key, AEAD_KEY_BYTES,
+                   wrapped + WRAPPED_HEAD))
+        return NOT_SEALED;
+    return text_append_sized(&job->out, wrapped, sizeof wrapped) ? DONE : NO_MEMORY;
+}
+
+static enum result rewrap_all(struct rewrap *job)
+{
+    uint8_t key[AEAD_KEY_BYTES];
+    const uint8_t *opener = NULL;
+    const char *first = NULL;
+    enum result result = DONE;
+    for (Py_ssize_t i = 0; i < job->count && result == DONE; i++) {
+        struct slice wrapped = job->columns[WRAPPED].elements[i];
+        if (i % job->each == 0)
+            result = use_wrapping(job, i, &first);
+        if (result == DONE && job->openers[i] == NULL)
+            result = LEFT;
+        if (result == DONE && job->openers[i] != opener && !aead_use(job->from, job->openers[i]))
+            result = NOT_SEALED;
+        opener = job->openers[i];
+        bind_data_key(&job->aad, job->prefix, job->columns[SUBJECT].elements[i],
+                      job->columns[GENERATION].elements[i]);
+        if (result == DONE && job->aad.failed)
+            result = NO_MEMORY;
+        if (result == DONE && !open_data_key(job->from, &job->aad, wrapped, key))
+            result = LEFT;
+        if (result == DONE)
+            result = put_wrapped(job, first, job->drawn.at + i * AEAD_NONCE_BYTES, key);
+    }
+    wipe(key, sizeof key);
+    return result;
+}
+
+/* Whether there are enough wrappings, nonces and contexts; 0 with an exception. */
+static int check_rewrap(struct rewrap *job)
+{
+    if (job->each < 1 || job->drawn.len != job->count * AEAD_NONCE_BYTES ||
+        PyTuple_GET_SIZE(job->wrappings) != (job->count + job->each - 1) / job->each)
+        return refuse_rows();
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(job->wrappings); i++) {
+        PyObject *key, *first;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(job->wrappings, i), "SS", &key, &first))
+            return 0;
+        if (PyBytes_GET_SIZE(key) != AEAD_KEY_BYTES || PyBytes_GET_SIZE(first) != FIRST_HALF_BYTES)
+            return refuse_rows();
+    }
+    job->from = aead_new();
+    job->to = aead_new();
+    if (job->from == NULL || job->to == NULL)
+        return not_done(NOT_SEALED) != NULL;
+    return 1;
+}
+
+PyObject *rewrap_keys(PyObject *module, PyObject *args)
+{
+    (void)module;
+    struct rewrap job = {.columns = {[SUBJECT].size = REFERENCE_BYTES, [GENERATION].size = 4,
+                                     [VERSION].size = VERSION_BYTES}};
+    struct column *columns = job.columns;
+    PyObject *derive, *found = NULL, *known = NULL;
+    if (!PyArg_ParseTuple(args, "(y#y#y#y#)OO!ny#y#", &columns[SUBJECT].array.at,
+                          &columns[SUBJECT].array.len, &columns[GENERATION].array.at,
+                          &columns[GENERATION].array.len, &columns[VERSION].array.at,
+                          &columns[VERSION].array.len, &columns[WRAPPED].array.at,
+                          &columns[WRAPPED].array.len, &derive, &PyTuple_Type, &job.wrappings,
+                          &job.each, &job.prefix.at, &job.prefix.len, &job.drawn.at, &job.drawn.len))
+        return NULL;
+    if (read_columns(columns, KEY_COLUMNS, &job.count) && check_rewrap(&job) &&
+        (known = PyDict_New()) != NULL &&
+        (job.openers = find_openers(derive, columns[VERSION].elements, columns[WRAPPED].elements,
+                                    job.count, known)) != NULL) {
+        enum result result;
+        Py_BEGIN_ALLOW_THREADS;
+        result = rewrap_all(&job);
+        Py_END_ALLOW_THREADS;
+        found = result == DONE ? PyBytes_FromStringAndSize(job.out.at, (Py_ssize_t)job.out.len)
+                               : not_done(result);
+    }
+    Py_XDECREF(known);
+    PyMem_Free(job.openers);
+    forget_columns(columns, KEY_COLUMNS);
+    aead_free(job.from);
+    aead_free(job.to);
+    text_forget(&job.aad);
+    text_forget(&job.out);
+    return found;
+}

@@ -1,0 +1,169 @@
+/* See vault_rows.h. */
+#include "vault_rows.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ARRAY_HEAD = 12, DIMENSION_BYTES = 8 }; /* before both: dimensions, flag, type of an element */
+
+uint32_t read_number(const void *from)
+{
+    const uint8_t *at = from;
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+int refuse_rows(void)
+{
+    PyErr_SetString(PyExc_ValueError, "these are no rows of the vault");
+    return 0;
+}
+
+PyObject *not_done(enum result result)
+{
+    if (result == LEFT)
+        Py_RETURN_NONE;
+    if (result == NO_MEMORY)
+        return PyErr_NoMemory();
+    PyErr_SetString(PyExc_RuntimeError, "OpenSSL does not seal");
+    return NULL;
+}
+
+/* Read the next element of an array; `size`: its length, 0 for any. */
+static int take_element(const uint8_t **at, const uint8_t *end, size_t size, struct slice *element)
+{
+    if (end - *at < 4)
+        return refuse_rows();
+    uint32_t len = read_number(*at);
+    *at += 4;
+    if (len > INT32_MAX || end - *at < (ptrdiff_t)len || (size != 0 && len != size))
+        return refuse_rows();
+    *element = (struct slice){(const char *)*at, len};
+    *at += len;
+    return 1;
+}
+
+/* The elements of a one-dimensional array without NULLs. NULL with an exception where there are not
+ * `count` of them; -1: any number, which is written there. */
+static struct slice *read_array(struct part array, size_t size, Py_ssize_t *count)
+{
+    const uint8_t *at = array.at + ARRAY_HEAD + DIMENSION_BYTES, *end = array.at + array.len;
+    if (array.len < ARRAY_HEAD + DIMENSION_BYTES || read_number(array.at) != 1)
+        return refuse_rows(), NULL;
+    Py_ssize_t found = (Py_ssize_t)read_number(array.at + ARRAY_HEAD);
+    if (found > array.len / 4 || (*count >= 0 && found != *count))
+        return refuse_rows(), NULL;
+    *count = found;
+    struct slice *elements = PyMem_Calloc((size_t)found + 1, sizeof *elements);
+    if (elements == NULL)
+        return (struct slice *)PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < found; i++)
+        if (!take_element(&at, end, size, &elements[i])) {
+            PyMem_Free(elements);
+            return NULL;
+        }
+    return elements;
+}
+
+int read_columns(struct column *columns, size_t number, Py_ssize_t *count)
+{
+    *count = -1;
+    for (size_t i = 0; i < number; i++) {
+        columns[i].elements = read_array(columns[i].array, columns[i].size, count);
+        if (columns[i].elements == NULL)
+            return 0;
+    }
+    return 1;
+}
+
+void forget_columns(struct column *columns, size_t number)
+{
+    for (size_t i = 0; i < number; i++)
+        PyMem_Free(columns[i].elements);
+}
+
+/* Derived keys that open wrapped ones, by the version of the root and the first half of the nonce.
+ * `known` keeps them. */
+struct openers {
+    PyObject *derive, *known;
+    const char *version, *first; /* of the last one */
+    const uint8_t *last;
+};
+
+/* The derived key of a name, borrowed from `known`; NULL with an exception. */
+static PyObject *derived_key(struct openers *openers, const char *version, const char *first)
+{
+    char bytes[VERSION_BYTES + FIRST_HALF_BYTES];
+    memcpy(bytes, version, VERSION_BYTES);
+    memcpy(bytes + VERSION_BYTES, first, FIRST_HALF_BYTES);
+    PyObject *name = PyBytes_FromStringAndSize(bytes, sizeof bytes);
+    if (name == NULL)
+        return NULL;
+    PyObject *key = PyDict_GetItemWithError(openers->known, name);
+    if (key == NULL && !PyErr_Occurred()) {
+        PyObject *made = PyObject_CallFunction(openers->derive, "Iy#", read_number(version), first,
+                                               (Py_ssize_t)FIRST_HALF_BYTES);
+        if (made != NULL && PyDict_SetItem(openers->known, name, made) == 0)
+            key = made;
+        Py_XDECREF(made);
+    }
+    Py_DECREF(name);
+    return key;
+}
+
+/* Find the derived key that opens a wrapped one; NULL: Python must. 0 with an exception. */
+static int find_opener(struct openers *openers, struct slice version, struct slice wrapped,
+                       const uint8_t **found)
+{
+    const char *first = wrapped.at + 1;
+    *found = NULL;
+    if (wrapped.len != WRAPPED_BYTES || wrapped.at[0] != FORMAT_WRAPPED)
+        return 1;
+    if (openers->first == NULL || memcmp(first, openers->first, FIRST_HALF_BYTES) != 0 ||
+        memcmp(version.at, openers->version, VERSION_BYTES) != 0) {
+        PyObject *key = derived_key(openers, version.at, first);
+        if (key == NULL)
+            return 0;
+        if (key != Py_None && (!PyBytes_CheckExact(key) || PyBytes_GET_SIZE(key) != AEAD_KEY_BYTES))
+            return refuse_rows();
+        openers->version = version.at;
+        openers->first = first;
+        openers->last = key == Py_None ? NULL : (const uint8_t *)PyBytes_AS_STRING(key);
+    }
+    *found = openers->last;
+    return 1;
+}
+
+const uint8_t **find_openers(PyObject *derive, const struct slice *versions,
+                             const struct slice *wrapped, Py_ssize_t count, PyObject *known)
+{
+    struct openers openers = {.derive = derive, .known = known};
+    const uint8_t **found = PyMem_Calloc((size_t)count + 1, sizeof *found);
+    if (found == NULL)
+        return (const uint8_t **)PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (!find_opener(&openers, versions[i], wrapped[i], &found[i])) {
+            PyMem_Free(found);
+            return NULL;
+        }
+    return found;
+}
+
+void bind_data_key(struct text *aad, struct part prefix, struct slice subject,
+                   struct slice generation)
+{
+    char digits[12];
+    int len = snprintf(digits, sizeof digits, "%lu", (unsigned long)read_number(generation.at));
+    aad->len = 0;
+    text_append(aad, (const char *)prefix.at, (size_t)prefix.len);
+    text_append(aad, subject.at, subject.len);
+    text_append_sized(aad, digits, (size_t)len);
+}
+
+int open_data_key(struct aead *aead, const struct text *aad, struct slice wrapped,
+                  uint8_t key[AEAD_KEY_BYTES])
+{
+    const uint8_t *at = (const uint8_t *)wrapped.at;
+    return aead_open(aead, at + 1 + FIRST_HALF_BYTES, (const uint8_t *)aad->at, aad->len,
+                     at + WRAPPED_HEAD, AEAD_KEY_BYTES + AEAD_TAG_BYTES, key);
+}
+

@@ -1,0 +1,66 @@
+/* Rows of the vault as PostgreSQL's binary arrays have them, and the keys that open them: for what a
+ * rotation does with the rows of a batch. Whatever does not open here is left to Python, the whole
+ * batch, and Python says why. The formats are those of keys/aead.py and vault/crypto.py. */
+#ifndef SQS2PG_VAULT_ROWS_H
+#define SQS2PG_VAULT_ROWS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+
+#include "aead.h"
+#include "originals.h"
+#include "text.h"
+
+enum {
+    FIRST_HALF_BYTES = 12, /* of a nonce of XAES-256-GCM */
+    VERSION_BYTES = 4,
+    WRAPPED_HEAD = 1 + FIRST_HALF_BYTES + AEAD_NONCE_BYTES,
+    WRAPPED_BYTES = WRAPPED_HEAD + AEAD_KEY_BYTES + AEAD_TAG_BYTES,
+    FORMAT_WRAPPED = 1,
+    FORMAT_PLAIN = 2
+};
+
+struct part {
+    const uint8_t *at;
+    Py_ssize_t len;
+};
+
+struct column {
+    struct part array;
+    size_t size; /* of an element; 0: any */
+    struct slice *elements;
+};
+
+/* LEFT: Python must do the batch. */
+enum result { DONE, LEFT, NO_MEMORY, NOT_SEALED };
+
+/* What another result than DONE means to the caller: NULL with an exception, or None. */
+PyObject *not_done(enum result result);
+
+/* Raise ValueError; returns 0. */
+int refuse_rows(void);
+
+uint32_t read_number(const void *from);
+
+/* Find the elements of each column's array, which has as many as the others and no NULL; 0 with an
+ * exception. They live as long as the arrays. */
+int read_columns(struct column *columns, size_t number, Py_ssize_t *count);
+
+void forget_columns(struct column *columns, size_t number);
+
+/* Return for each row the derived key that opens its wrapped key, made by `derive` and kept by
+ * `known`; of a row that Python must open it is NULL. NULL with an exception. */
+const uint8_t **find_openers(PyObject *derive, const struct slice *versions,
+                             const struct slice *wrapped, Py_ssize_t count, PyObject *known);
+
+/* Make the associated data of a person's data key. */
+void bind_data_key(struct text *aad, struct part prefix, struct slice subject,
+                   struct slice generation);
+
+/* Open a data key by a context that has its derived key; 0 where it does not open. */
+int open_data_key(struct aead *aead, const struct text *aad, struct slice wrapped,
+                  uint8_t key[AEAD_KEY_BYTES]);
+
+#endif

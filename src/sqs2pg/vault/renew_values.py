@@ -1,0 +1,142 @@
+"""Renew values: what a rekey makes of the sealed values of a batch.
+
+Each is opened, gets its new token and is sealed for it. C code does the batch where the extension
+can seal and all of its values open; else Python code does, which says why one does not open. Only
+the new pseudonyms are always made by Python code. Both make the same bytes. No I/O here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from sqs2pg.errors import Sqs2pgError
+from sqs2pg.keys.aead import NONCE_BYTES_PLAIN, PersonKey, split_nonces
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.native import extension
+from sqs2pg.postgres.binary_arrays import binary_copy, elements_of, int_of
+from sqs2pg.vault.crypto import (
+    CONTEXT_OF_DATA_KEY,
+    KeyEncryptionKeys,
+    SubjectKeyFault,
+    contexts_of_values,
+    open_value,
+    seal_value,
+)
+from sqs2pg.vault.token_map import Mask, RecoverableColumn
+
+
+class ReadValues(NamedTuple):
+    """Rows of a batch: an array of each column, as array_send makes it."""
+
+    addresses: bytes
+    made_by: bytes
+    """Transactions."""
+    subjects: bytes
+    generations: bytes
+    versions: bytes
+    wrapped: bytes
+    numbers: bytes
+    """Of the fields, from 1."""
+    tokens: bytes
+    sealed: bytes
+
+
+class RenewedValues(NamedTuple):
+    """What a batch writes."""
+
+    moved: int
+    rows: bytes
+    """For COPY (FORMAT binary), sorted as batches of ingest are, so that the two never wait for
+    each other: address, transaction, old token, new token, sealed value, and whether the row before
+    has the same value."""
+    faults: list[SubjectKeyFault]
+    """Of the data keys that do not open."""
+
+
+class ValueRenewer:
+    """Renews the values of batches. For one thread at a time."""
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        fields: Sequence[str],
+        columns: Mapping[str, Sequence[RecoverableColumn]],
+    ) -> None:
+        """`columns`: those of each of the `fields`."""
+        self._fields = fields
+        self._columns = columns
+        self._version = keyring.active("pseudonym")
+        self._contexts = CONTEXT_OF_DATA_KEY, contexts_of_values(fields)
+        self._keks = KeyEncryptionKeys(keyring)
+
+    def renew(self, values: ReadValues, count: int) -> RenewedValues:
+        """Renew so many values; those that do not open, or have no new token, are left out."""
+        drawn = os.urandom(count * NONCE_BYTES_PLAIN)
+        native = extension()
+        if native is not None and native.SEALS:
+            renewed = native.renew_values(
+                tuple(values), self._keks.derived, self._contexts, self._remask, drawn
+            )
+            if renewed is not None:
+                moved, rows = renewed
+                return RenewedValues(moved, rows, [])
+        return self._renew_each(values, drawn)
+
+    def _remask(
+        self, numbers: Sequence[int], tokens: Sequence[str], values: Sequence[str]
+    ) -> list[str | None]:
+        """Return the new tokens of values, given with the numbers of their fields from 0."""
+        renewed: list[str | None] = []
+        for number, token, value in zip(numbers, tokens, values, strict=True):
+            try:
+                renewed.append(self._mask_of(self._fields[number], token, value)(value))
+            except Sqs2pgError:
+                renewed.append(None)
+        return renewed
+
+    def _mask_of(self, field: str, token: str, value: str) -> Mask:
+        """Return the new pseudonym of the column that the old token came from."""
+        columns = self._columns[field]
+        if len(columns) > 1:
+            # The field goes to columns of several domains: the old token shows which one.
+            version = int(token[1 : token.index("_")])
+            for column in columns[1:]:
+                old = column.masks.get(version)
+                if old is not None and old(value) == token:
+                    return column.masks[self._version]
+        return columns[0].masks[self._version]
+
+    def _renew_each(self, values: ReadValues, drawn: bytes) -> RenewedValues:
+        moved: list[tuple[tuple[bytes, int, str], tuple[bytes, ...]]] = []
+        faults: list[SubjectKeyFault] = []
+        keys: dict[bytes, PersonKey | None] = {}
+        for row in zip(*map(elements_of, values), split_nonces(drawn), strict=True):
+            address, made_by, bare, generation, version, wrapped, number, name, sealed, nonce = row
+            subject, field, token = bare.hex(), self._fields[int_of(number) - 1], name.decode()
+            if bare not in keys:
+                keys[bare] = None
+                try:
+                    keys[bare] = self._keks.open_data_key(
+                        int_of(version), wrapped, subject, int_of(generation)
+                    )
+                except SubjectKeyFault as fault:
+                    faults.append(fault)
+            key = keys[bare]
+            if key is None:
+                continue
+            try:
+                value = open_value(key, sealed, field, token, subject)
+                new = self._mask_of(field, token, value)(value)
+            except Sqs2pgError:
+                continue
+            if new is not None:
+                again = seal_value(key, value, field, new, subject, nonce)
+                whole = address, made_by, name, new.encode(), again
+                moved.append(((bare, int_of(number), new), whole))
+        moved.sort(key=lambda one: one[0])
+        repeats = [b"\0", *(bytes([one[0] == before[0]]) for before, one in pairwise(moved))]
+        rows = [(*whole, mark) for (_, whole), mark in zip(moved, repeats, strict=False)]
+        return RenewedValues(len(moved), binary_copy(rows), faults)

@@ -1,0 +1,318 @@
+"""What C code makes of a rotation's batch is, byte for byte, what Python code makes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sqs2pg.errors import PermanentFault, Stage
+from sqs2pg.keys.aead import WRAPS_PER_KEY, WrappingKey
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.postgres.binary_arrays import (
+    address_array,
+    bytea_array,
+    elements_of,
+    integer_array,
+    text_array,
+    uuid_array,
+)
+from sqs2pg.vault.crypto import (
+    CONTEXT_OF_DATA_KEY,
+    KeyEncryptionKeys,
+    contexts_of_values,
+    open_value,
+    seal_value,
+    unwrap_data_key,
+    wrap_data_key,
+)
+from sqs2pg.vault.renew_values import ReadValues, RenewedValues, ValueRenewer
+from sqs2pg.vault.rewrap_keys import KeyRewrapper, ReadKeys, RewrappedKeys
+from sqs2pg.vault.token_map import RecoverableColumn
+from tests.native import extension
+
+FIELDS = ["ip", "name"]
+LONG = "x" * 3_000
+TEXTS = ["", "ann", "\u00e9\ud800", LONG, "198.51.100.7", "ANN", "refused"]
+REFUSED = "refused"
+
+
+def root(number: int) -> bytes:
+    return hashlib.sha256(bytes([number])).digest()
+
+
+KEYRING = Keyring({1: root(1), 2: root(2)}, {1: root(3), 2: root(4)})
+OLD_KEK = KeyEncryptionKeys(KEYRING)[1]
+
+
+def mask(value: str) -> str | None:
+    """Return equal masks for values that differ in their case alone."""
+    if value == REFUSED:
+        raise PermanentFault("bad", stage=Stage.MASK)
+    return (
+        None if value == LONG else f"v2_{hashlib.sha256(repr(value.lower()).encode()).hexdigest()}"
+    )
+
+
+COLUMNS = {name: [RecoverableColumn("t", name, name, {2: mask})] for name in FIELDS}
+
+
+def read_keys(count: int, kek: Callable[[], WrappingKey] = lambda: OLD_KEK) -> ReadKeys:
+    draw = random.Random(count)
+    subjects = [draw.randbytes(16).hex() for _ in range(count)]
+    generations = [draw.choice([1, 2, 4711]) for _ in subjects]
+    wrapped = [
+        wrap_data_key(kek(), draw.randbytes(32), *of)
+        for of in zip(subjects, generations, strict=True)
+    ]
+    return ReadKeys(
+        address_array([draw.randbytes(6) for _ in subjects]),
+        uuid_array(subjects),
+        integer_array(generations),
+        integer_array([1] * count),
+        bytea_array(wrapped),
+    )
+
+
+def read_values(count: int) -> ReadValues:
+    """People have several values, not beside each other; a value comes under several tokens."""
+    draw = random.Random(count)
+    people = read_keys(max(1, count // 4))
+    subjects = [one.hex() for one in elements_of(people.subjects)]
+    generations = [int.from_bytes(one) for one in elements_of(people.generations)]
+    wrapped = elements_of(people.wrapped)
+    whose = [draw.randrange(len(subjects)) for _ in range(count)]
+    numbers = [draw.choice([1, 2]) for _ in whose]
+    tokens = [f"v1_{number}" for number in range(count)]
+    keys = [
+        unwrap_data_key(OLD_KEK, *of) for of in zip(wrapped, subjects, generations, strict=True)
+    ]
+    sealed = [
+        seal_value(keys[who], draw.choice(TEXTS), FIELDS[number - 1], token, subjects[who])
+        for who, number, token in zip(whose, numbers, tokens, strict=True)
+    ]
+    return ReadValues(
+        address_array([draw.randbytes(6) for _ in whose]),
+        integer_array([draw.randrange(2**31) for _ in whose]),
+        uuid_array([subjects[who] for who in whose]),
+        integer_array([generations[who] for who in whose]),
+        integer_array([1] * count),
+        bytea_array([wrapped[who] for who in whose]),
+        integer_array(numbers),
+        text_array(tokens),
+        bytea_array(sealed),
+    )
+
+
+def without_random(monkeypatch: pytest.MonkeyPatch, *, native: bool) -> None:
+    monkeypatch.setattr("os.urandom", random.Random(7).randbytes)
+    monkeypatch.setenv("SQS2PG_NATIVE", "1" if native else "0")
+
+
+def rewrapped(monkeypatch: pytest.MonkeyPatch, keys: ReadKeys, *, native: bool) -> RewrappedKeys:
+    without_random(monkeypatch, native=native)
+    return KeyRewrapper(KEYRING).rewrap(keys, len(elements_of(keys.subjects)))
+
+
+def renewed(monkeypatch: pytest.MonkeyPatch, values: ReadValues, *, native: bool) -> RenewedValues:
+    without_random(monkeypatch, native=native)
+    count = len(elements_of(values.subjects))
+    return ValueRenewer(KEYRING, FIELDS, COLUMNS).renew(values, count)
+
+
+@pytest.mark.parametrize("count", [1, 2, WRAPS_PER_KEY, WRAPS_PER_KEY + 1, 3 * WRAPS_PER_KEY - 5])
+def test_keys_are_rewrapped_alike(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    extension()
+    keys = read_keys(count)
+    made = [rewrapped(monkeypatch, keys, native=native) for native in (True, False)]
+    assert made[0] == made[1]
+    new = KeyEncryptionKeys(KEYRING)[2]
+    firsts: dict[bytes, int] = {}
+    of_each = zip(*map(elements_of, (made[0].wrapped, keys.wrapped, *keys[1:3])), strict=True)
+    for again, before, subject, generation in of_each:
+        bound = subject.hex(), int.from_bytes(generation)
+        opened = [unwrap_data_key(new, again, *bound), unwrap_data_key(OLD_KEK, before, *bound)]
+        assert opened[0].seal(b"", b"", bytes(12)) == opened[1].seal(b"", b"", bytes(12))
+        firsts[again[1:13]] = firsts.get(again[1:13], 0) + 1
+    assert max(firsts.values()) <= WRAPS_PER_KEY
+
+
+def test_keys_that_were_wrapped_one_by_one_are_rewrapped_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keks = KeyEncryptionKeys(KEYRING)
+    keys = read_keys(50, lambda: KeyEncryptionKeys(KEYRING)[1])
+    assert len({one[1:13] for one in elements_of(keys.wrapped)}) == 50
+    derived: list[bytes | None] = []
+
+    def derive(version: int, first: bytes) -> bytes | None:
+        derived.append(keks.derived(version, first))
+        return derived[-1]
+
+    given = tuple(keys[1:]), derive, ((bytes(32), bytes(12)),), 50, CONTEXT_OF_DATA_KEY, bytes(600)
+    assert extension().rewrap_keys(*given) is not None
+    assert len(set(derived)) == len(derived) == 50
+    made = [rewrapped(monkeypatch, keys, native=native) for native in (True, False)]
+    assert made[0] == made[1]
+
+
+def damaged(array: bytes, number: int, at: int) -> bytes:
+    """Change a bit of an element."""
+    elements = elements_of(array)
+    bits = bytearray(elements[number])
+    bits[at] ^= 1
+    elements[number] = bytes(bits)
+    return bytea_array(elements)
+
+
+@pytest.mark.parametrize("at", [0, 1, 20, 30, -1])
+def test_a_key_that_does_not_open_is_left_to_python(
+    monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    keys = read_keys(9)
+    keys = keys._replace(wrapped=damaged(keys.wrapped, 4, at))
+    made = [rewrapped(monkeypatch, keys, native=native) for native in (True, False)]
+    assert made[0][:3] == made[1][:3]
+    assert [fault.code for fault in made[0].faults] == ["subject_key_damaged"]
+    assert len(elements_of(made[0].wrapped)) == 8
+
+
+def test_a_key_whose_root_is_missing_is_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = read_keys(9)
+    keys = keys._replace(versions=integer_array([1] * 8 + [9]))
+    made = rewrapped(monkeypatch, keys, native=True)
+    assert [(fault.code, fault.root) for fault in made.faults] == [("subject_key_root", 9)]
+    assert len(elements_of(made.addresses)) == 8
+
+
+@pytest.mark.parametrize("count", [1, 2, 40, 1_000])
+def test_values_are_renewed_alike(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    extension()
+    values = read_values(count)
+    made = [renewed(monkeypatch, values, native=native) for native in (True, False)]
+    assert made[0] == made[1]
+
+
+def test_renewed_values_open_under_their_new_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = read_values(400)
+    of = {
+        token: (key, subject.hex(), FIELDS[int.from_bytes(number) - 1], sealed)
+        for token, number, subject, sealed, generation, wrapped in zip(
+            *map(
+                elements_of,
+                (
+                    values.tokens,
+                    values.numbers,
+                    values.subjects,
+                    values.sealed,
+                    values.generations,
+                    values.wrapped,
+                ),
+            ),
+            strict=True,
+        )
+        for key in [unwrap_data_key(OLD_KEK, wrapped, subject.hex(), int.from_bytes(generation))]
+    }
+    made = renewed(monkeypatch, values, native=True)
+    order, rows, marks = [], made.rows[19:-2], []
+    while rows:
+        assert rows[:2] == b"\0\6"
+        row, rows = [], rows[2:]
+        for _ in range(6):
+            end = 4 + int.from_bytes(rows[:4])
+            row.append(rows[4:end])
+            rows = rows[end:]
+        _, _, old, new, again, mark = row
+        key, subject, field, before = of.pop(old)
+        value = open_value(key, before, field, old.decode(), subject)
+        assert mask(value) == new.decode()
+        assert open_value(key, again, field, new.decode(), subject) == value
+        order.append((subject, FIELDS.index(field), new))
+        marks.append(mark == b"\1")
+    assert len(order) == made.moved
+    assert order == sorted(order)
+    assert marks == [False, *(one == before for before, one in itertools.pairwise(order))]
+    assert any(marks)
+    left = {
+        open_value(key, sealed, field, old.decode(), subject)
+        for old, (key, subject, field, sealed) in of.items()
+    }
+    assert left == {LONG, REFUSED}
+
+
+@pytest.mark.parametrize(("column", "at"), [("sealed", 0), ("sealed", -1), ("wrapped", 40)])
+def test_a_value_that_does_not_open_is_left_to_python(
+    monkeypatch: pytest.MonkeyPatch, column: str, at: int
+) -> None:
+    values = read_values(30)
+    values = values._replace(**{column: damaged(getattr(values, column), 3, at)})
+    made = [renewed(monkeypatch, values, native=native) for native in (True, False)]
+    assert made[0][:2] == made[1][:2]
+    assert 0 < made[0].moved < 30
+    assert {fault.code for fault in made[0].faults} <= {"subject_key_damaged"}
+
+
+@pytest.mark.parametrize("change", range(8))
+def test_rows_of_another_form_are_refused(change: int) -> None:
+    keys = read_keys(3)
+    given: list[Any] = [
+        list(keys[1:]),
+        KeyEncryptionKeys(KEYRING).derived,
+        ((bytes(32), bytes(12)),),
+        3,
+        CONTEXT_OF_DATA_KEY,
+        bytes(36),
+    ]
+    native = extension()
+    assert native.rewrap_keys(tuple(given[0]), *given[1:]) is not None
+    match change:
+        case 0:
+            given[0][0] = given[0][0][:-1]
+        case 1:
+            given[0][1] = integer_array([1, 1])
+        case 2:
+            given[0][0] = integer_array([1, 1, 1])
+        case 3:
+            given[0] = [integer_array([])] * 4
+        case 4:
+            given[2] = ()
+        case 5:
+            given[2] = ((bytes(31), bytes(12)),)
+        case 6:
+            given[5] = bytes(35)
+        case 7:
+            given[1] = lambda _version, _first: b"short"
+    with pytest.raises(ValueError, match="no rows"):
+        native.rewrap_keys(tuple(given[0]), *given[1:])
+
+
+@pytest.mark.parametrize("change", range(6))
+def test_values_of_another_form_are_refused(change: int) -> None:
+    values = list(read_values(3))
+    given: list[Any] = [
+        KeyEncryptionKeys(KEYRING).derived,
+        (CONTEXT_OF_DATA_KEY, contexts_of_values(FIELDS)),
+        lambda _numbers, tokens, _values: tokens,
+        bytes(36),
+    ]
+    native = extension()
+    assert native.renew_values(tuple(values), *given)[0] == 3
+    match change:
+        case 0:
+            values[6] = integer_array([1, 2, 3])
+        case 1:
+            values[6] = integer_array([1, 0, 2])
+        case 2:
+            values.pop()
+        case 3:
+            given[2] = lambda _numbers, _tokens, _values: []
+        case 4:
+            given[2] = lambda _numbers, tokens, _values: [b"bytes", *tokens[1:]]
+        case 5:
+            given[3] = bytes(35)
+    with pytest.raises(ValueError, match="no rows"):
+        native.renew_values(tuple(values), *given)
