@@ -13,6 +13,7 @@ import pytest
 from benchmarks.contenders.pipeline import command
 from benchmarks.pictures import find_chromium
 from sqs2pg.cli.embedded.child_process import reserve_port
+from tests.acceptance.pipeline_set import PipelineSet
 from tests.local_aws import aws_client, aws_variables
 from tests.logins import CANARIES, canary_login
 from tests.logins import send as send_bodies
@@ -324,3 +325,46 @@ def test_with_a_token_the_form_comes_first(browser: Browser, running: Running) -
     expect(page.locator("body[data-live]")).to_be_attached()
     assert token not in page.url
     context.close()
+
+
+def test_the_list_of_pipelines_fits_a_desk_and_a_phone(
+    browser: Browser, tmp_path: Any, database: str, sqs_endpoint: str
+) -> None:
+    environment = bare_environment() | {
+        "DATABASE_URL": database,
+        **aws_variables(sqs_endpoint),
+        "SQS2PG_SOURCE__QUEUE": "",
+        "SQS2PG_KEYS__FILE": str(tmp_path / "sqs2pg.keys"),
+    }
+    shell = Shell(tmp_path, environment)
+    pipelines = PipelineSet(shell, aws_client("sqs", sqs_endpoint))
+    shell("keys", "init")
+    shell("migrate", *pipelines.options)
+    shell("pause", *pipelines.options, "--pipeline", "logins")
+    pipelines.add("zz-a-pipeline-with-a-long-name-that-is-not-migrated")
+    with pipelines.running() as process:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        wait_until(lambda: pipelines.get("/livez")[0] == 200, during=process)
+        page.goto(pipelines.address)
+        # Those that need a look come first.
+        expect(page.locator("#rows tr th")).to_have_text(
+            ["zz-a-pipeline-with-a-long-name-that-is-not-migrated", "logins", "orders"]
+        )
+        expect(page.locator("#rows .shown").nth(0)).to_contain_text("migrate")
+        expect(page.locator("#rows .shown").nth(1)).to_contain_text("paused since")
+        expect(page.locator("#pill-text")).to_have_text("1 needs a look, 1 paused")
+        card, main = (page.locator(name).bounding_box() for name in (".pipelines", "main"))
+        assert card is not None
+        assert main is not None
+        assert card["width"] == main["width"]
+        for width in (1280, 390, 320):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(OVERFLOW, width) <= 0
+            cut = "[...document.querySelectorAll('.pipelines, .pipelines tr')]"
+            cut += ".filter(one => one.scrollWidth > one.clientWidth + 1).length"
+            assert page.evaluate(cut) == 0, width
+            for cell in page.locator("#rows .shown").all():
+                assert cell.is_visible()
+        context.close()
+        pipelines.stop(process)

@@ -20,6 +20,8 @@
   };
   const old = (reading) => snapshot.stale[reading];
   const asOf = (reading, text) => (old(reading) == null ? text : `${text} (${span(old(reading))} ago)`);
+  // A reading that is no longer fresh is greyed, and has its age.
+  const aged = (name, reading, text) => { put(name, asOf(reading, text)); id(name).classList.toggle("stale", old(reading) != null); };
   const ago = (s) => (s < 1.5 ? "now" : `${span(Math.round(s))} ago`);
   const latest = (place) => { for (let i = points.length - 1; i >= 0 && i > points.length - 60; i--) if (points[i][place] != null) return points[i][place]; return null; };
 
@@ -86,6 +88,7 @@
   const flow = () => {
     const { counts, gauges } = snapshot;
     put("f-visible", compact(gauges.queue_visible_messages));
+    for (const name of ["f-visible", "f-oldest", "c-oldest"]) id(name).classList.toggle("stale", old("queue") != null);
     put("u-visible", old("queue") == null ? "waiting" : `waiting, ${span(old("queue"))} ago`);
     put("f-oldest", gauges.queue_oldest_age_seconds === 0 ? "none" : span(gauges.queue_oldest_age_seconds));
     put("f-held", compact(gauges.in_flight_messages));
@@ -126,7 +129,7 @@
     id("stack").setAttribute("aria-label", names.map((name) => `${name} ${full(counts[name])}`).join(", "));
     put("l-ext", full(counts.lease_extensions)); put("l-lost", full(counts.leases_lost)); put("l-del", full(counts.deletes_failed));
     put("l-isolated", full(gauges.isolated_messages));
-    put("l-dlq", gauges.dlq_visible_messages == null ? "no dead-letter queue" : asOf("dead_letters", full(gauges.dlq_visible_messages)));
+    aged("l-dlq", "dead_letters", gauges.dlq_visible_messages == null ? "no dead-letter queue" : full(gauges.dlq_visible_messages));
   };
 
   const checks = () => {
@@ -141,9 +144,9 @@
       if (check.detail) item.append(make("small", check.detail));
       return item;
     }));
-    put("d-conn", gauges.database_connections == null ? "–" : asOf("database", `${full(gauges.database_connections)} of ${full(gauges.database_connections_max)}`));
+    aged("d-conn", "database", gauges.database_connections == null ? "–" : `${full(gauges.database_connections)} of ${full(gauges.database_connections_max)}`);
     const size = gauges.database_size_bytes;
-    put("d-size", size == null ? "–" : asOf("database", size > 1e9 ? `${(size / 1e9).toFixed(1)} GB` : `${(size / 1e6).toFixed(0)} MB`));
+    aged("d-size", "database", size == null ? "–" : size > 1e9 ? `${(size / 1e9).toFixed(1)} GB` : `${(size / 1e6).toFixed(0)} MB`);
     const until = (at, never) => (at == null ? never : at < snapshot.at ? "expired" : `expire in ${span(at - snapshot.at)}`);
     put("d-cred", until(gauges.credential_expiry_timestamp_seconds, "do not expire"));
     put("d-cert", until(gauges.certificate_expiry_timestamp_seconds, "no TLS"));
@@ -223,7 +226,10 @@
       // What a worker does is known from its heartbeats alone, and they are read from the database.
       const lost = old("database") != null, late = lost || w.heartbeat_s > 30;
       const state = make("span", lost ? "not known" : late ? "late" : w.state, `state ${late ? "late" : w.state}`);
-      return row(make("code", `${w.host} · ${w.pid}`), state, [late ? "–" : compact(w.per_second)], [full(w.written)], [full(w.quarantined)], [full(w.in_flight)], [span(snapshot.at - w.started_at)], [ago(w.heartbeat_s)], w.last_fault ? make("code", w.last_fault) : "–");
+      const cells = [make("code", `${w.host} · ${w.pid}`), state, [late ? "–" : compact(w.per_second)], [full(w.written)], [full(w.quarantined)], [full(w.in_flight)], [span(snapshot.at - w.started_at)], [ago(w.heartbeat_s)], w.last_fault ? make("code", w.last_fault) : "–"];
+      const made = row(...cells);
+      made.classList.toggle("stale", lost);
+      return made;
     }), "no heartbeat yet");
   };
 

@@ -76,7 +76,8 @@ const Charts = (() => {
     const first = points.length ? points[0][0] : last;
     for (const kind of Object.keys(KINDS)) {
       const host = document.getElementById(`chart-${kind}`);
-      if (!made[kind]) build(kind, host, points);
+      const fresh = !made[kind];
+      if (fresh) build(kind, host, points);
       const [columns, plain] = data(kind, points);
       made[kind].plain = plain;
       const plot = made[kind].plot;
@@ -84,7 +85,9 @@ const Charts = (() => {
       // The legend shows the moment under the cursor, else the last one that has a value.
       let shown = columns[0].length - 1;
       while (shown > 0 && plain[1][shown] == null) shown -= 1;
-      plot.setLegend({ idx: plot.cursor.idx ?? shown }, false);
+      const tell = () => plot.setLegend({ idx: plot.cursor.idx ?? shown }, false);
+      tell();
+      if (fresh) requestAnimationFrame(tell); // a new plot clears its legend once it is laid out
       // The data of a young pipeline fills the whole chart.
       plot.setScale("x", { min: Math.max(last - range, Math.min(first, last - 60)), max: last });
     }

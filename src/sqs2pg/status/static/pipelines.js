@@ -8,14 +8,18 @@
   const WRITTEN = 2; // its place in a point: see Point in recorder.py
   let heard = 0, apart = 1000, opened = false;
 
+  const clock = (at) => {
+    const when = new Date(at * 1000), today = when.toDateString() === new Date().toDateString();
+    return when.toLocaleString("en-GB", { ...(today ? {} : { month: "short", day: "numeric" }), hour: "2-digit", minute: "2-digit" });
+  };
   const stateOf = ({ snapshot }) => {
     const bad = Object.entries(snapshot.ready).find(([, check]) => !check.ok);
     const failed = snapshot.restart;
-    if (snapshot.state === "failed" && failed) return ["bad", `${failed.code}, starts again in ${span(failed.again_s)}`];
+    if (snapshot.state === "failed" && failed) return ["bad", `failed: ${failed.code}, starts again in ${span(failed.again_s)}`];
     if (snapshot.state !== "running") return ["warn", failed ? `${snapshot.state} after ${failed.code}` : snapshot.state];
     if (snapshot.processes === 0) return ["warn", "its worker is starting"];
     if (!snapshot.well) return ["bad", "stalled"];
-    if (snapshot.pause) return ["warn", `paused since ${new Date(snapshot.pause.since * 1000).toLocaleString()}`];
+    if (snapshot.pause) return ["warn", `paused since ${clock(snapshot.pause.since)}${snapshot.pause.code === "quarantine_share" ? " by itself" : ""}`];
     if (snapshot.paused) return ["bad", "paused: the database is away"];
     if (bad) return ["warn", bad[1].detail === "not read yet" ? "starting" : `not ready: ${bad[0]}`];
     return ["good", "running"];
@@ -32,7 +36,7 @@
     row.append(head);
     for (let cell = 0; cell < 7; cell += 1) {
       const made = document.createElement("td");
-      if (cell > 1) made.className = "number";
+      made.className = cell > 1 ? "number" : cell ? "route" : "shown";
       row.append(made);
     }
     row.dataset.name = name;
@@ -40,19 +44,26 @@
   };
 
   const draw = (moments) => {
-    const names = Object.keys(moments).sort(), rows = id("rows");
+    // Those that need a look come first.
+    const states = Object.fromEntries(Object.entries(moments).map(([name, moment]) => [name, stateOf(moment)]));
+    const order = ["bad", "warn", "good"], place = (name) => order.indexOf(states[name][0]);
+    const names = Object.keys(moments).sort().sort((a, b) => place(a) - place(b)), rows = id("rows");
     const there = new Map([...rows.children].map((row) => [row.dataset.name, row]));
-    let well = 0;
+    const well = names.filter((name) => states[name][0] === "good").length;
+    const paused = names.filter((name) => states[name][0] === "warn" && moments[name].snapshot.pause).length;
     rows.replaceChildren(...names.map((name) => {
-      const row = there.get(name) || rowOf(name), moment = moments[name], { snapshot, point } = moment;
-      const [state, text] = stateOf(moment);
-      if (state === "good") well += 1;
+      const row = there.get(name) || rowOf(name), { snapshot, point } = moments[name];
+      const [state, text] = states[name], old = snapshot.stale.queue;
       const [, shown, route, waiting, oldest, rate, written, quarantined] = row.children;
       row.dataset.state = state;
       put(shown, text);
       put(route, `${snapshot.queue} → ${snapshot.table}`);
       put(waiting, full(snapshot.gauges.queue_visible_messages));
-      put(oldest, span(snapshot.gauges.queue_oldest_age_seconds));
+      for (const cell of [waiting, oldest]) {
+        cell.classList.toggle("stale", old != null);
+        cell.title = old == null ? "" : `read ${span(old)} ago`;
+      }
+      put(oldest, old != null ? `${span(old)} ago` : span(snapshot.gauges.queue_oldest_age_seconds));
       put(rate, full(point[WRITTEN]));
       put(written, full(snapshot.counts.written));
       put(quarantined, full(snapshot.counts.quarantined));
@@ -60,7 +71,10 @@
     }));
     put(id("count"), `${well} of ${names.length} run`);
     id("pill").dataset.state = well === names.length ? "good" : well ? "warn" : "bad";
-    put(id("pill-text"), well === names.length ? "all run" : `${names.length - well} need a look`);
+    const bad = names.length - well - paused, parts = [];
+    if (bad) parts.push(bad === 1 ? "1 needs a look" : `${bad} need a look`);
+    if (paused) parts.push(`${paused} paused`);
+    put(id("pill-text"), parts.join(", ") || "all run");
     document.title = `${well} of ${names.length} pipelines run`;
   };
 
