@@ -96,7 +96,7 @@ lint: $(READY) ## check format, lint and types
 release-dump: $(READY) ## write tests/migrations/releases/VERSION.sql, once per release, before its tag
 	@$(BIN)/python -m tests.migrations.dump
 
-pictures: $(READY) $(COMPILER) $(BROWSER) ## make docs/images/status-*.png, of the status page under load; needs Chromium
+pictures: $(READY) $(COMPILER) $(BROWSER) ## photograph the status pages under load into build/pictures, two of them for docs/images; needs Chromium
 	@$(BIN)/python -m benchmarks.pictures $(PICTURES_ARGS)
 
 bench: $(READY) $(COMPILER) ## measure throughput, latency, CPU and memory, about 15 minutes; BENCH_ARGS='--only drain'
