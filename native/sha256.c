@@ -33,10 +33,15 @@ static uint32_t load_be(const uint8_t *p)
 
 static void store_be(uint8_t *p, uint32_t x)
 {
+#if (defined(__GNUC__) || defined(__clang__)) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    x = __builtin_bswap32(x); /* byte by byte the compiler makes three times as much of it */
+    memcpy(p, &x, sizeof x);
+#else
     p[0] = (uint8_t)(x >> 24);
     p[1] = (uint8_t)(x >> 16);
     p[2] = (uint8_t)(x >> 8);
     p[3] = (uint8_t)x;
+#endif
 }
 
 static uint32_t rotr(uint32_t x, int n)
@@ -178,12 +183,13 @@ static void finish(uint32_t state[8], size_t before, const uint8_t *message, siz
     uint8_t block[2 * SHA256_BLOCK];
     uint64_t bits = ((uint64_t)len + before) * 8;
     size_t whole = len / SHA256_BLOCK, rest = len % SHA256_BLOCK;
-    compress(state, message, whole);
-    memset(block, 0, sizeof block);
+    size_t blocks = rest < SHA256_BLOCK - 8 ? 1 : 2;
+    if (whole)
+        compress(state, message, whole);
     if (rest)
         memcpy(block, message + whole * SHA256_BLOCK, rest);
+    memset(block + rest, 0, blocks * SHA256_BLOCK - rest);
     block[rest] = 0x80;
-    size_t blocks = rest < SHA256_BLOCK - 8 ? 1 : 2;
     store_be(block + blocks * SHA256_BLOCK - 8, (uint32_t)(bits >> 32));
     store_be(block + blocks * SHA256_BLOCK - 4, (uint32_t)bits);
     compress(state, block, blocks);
@@ -231,12 +237,15 @@ void hmac_key_set(struct hmac_key *into, const uint8_t *key, size_t len)
 void hmac_sha256(const struct hmac_key *key, const uint8_t *message, size_t len,
                  uint8_t out[SHA256_BYTES])
 {
+    enum { OUTER_BITS = 8 * (SHA256_BLOCK + SHA256_BYTES) }; /* of the outer hash's message */
     uint32_t state[8];
-    uint8_t digest[SHA256_BYTES];
+    uint8_t last[SHA256_BLOCK] = {[SHA256_BYTES] = 0x80,
+                                  [SHA256_BLOCK - 2] = OUTER_BITS >> 8,
+                                  [SHA256_BLOCK - 1] = OUTER_BITS & 0xff};
     memcpy(state, key->inner, sizeof state);
     finish(state, SHA256_BLOCK, message, len);
-    store_state(digest, state);
+    store_state(last, state);
     memcpy(state, key->outer, sizeof state);
-    finish(state, SHA256_BLOCK, digest, sizeof digest);
+    compress(state, last, 1);
     store_state(out, state);
 }
