@@ -215,7 +215,6 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "None: the next delivery goes on at the line after.",
         ),
         "otlp_unavailable": ("The OTLP collector did not answer.", "Check its address."),
-        "postgres_08001": ("PostgreSQL is away: nothing answers at its address.", _WAIT),
         "postgres_08004": (
             "PostgreSQL or a pooler answers, and refuses the connection.",
             "See its log.",
@@ -224,10 +223,12 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
             "PostgreSQL or a pooler has no connection left.",
             "Raise its limit, or use fewer connections.",
         ),
-        "postgres_57P01": ("PostgreSQL was stopped, or an administrator ended a session.", _WAIT),
         "postgres_57P03": ("PostgreSQL is starting, stopping or closed for maintenance.", _WAIT),
         "postgres_no_answer": ("PostgreSQL did not answer in time.", "Look for locks and load."),
-        "postgres_…": ("PostgreSQL refused; the code ends in the SQLSTATE.", _WAIT),
+        "postgres_…": (
+            "PostgreSQL refused, or is away (08…, 57P…); the code ends in the SQLSTATE.",
+            _WAIT,
+        ),
         "rekey_followed": (
             "Other sessions keep changing the rows.",
             "Run `keys rekey` again later.",
