@@ -10,6 +10,7 @@ days, and half a day 12 hours. No I/O here.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -43,19 +44,35 @@ _WORDS = {
 }
 
 _NUMBER = rf"[+-]?[0-9]{{1,{_DIGITS_MAX}}}(?:[.,][0-9]{{1,{_DIGITS_MAX}}})?"
-_PARTS = re.compile(rf"({_NUMBER})([A-Z])")
-_ISO = re.compile(
-    rf"([+-]?)P((?:{_NUMBER}Y)?(?:{_NUMBER}M)?(?:{_NUMBER}W)?(?:{_NUMBER}D)?)"
-    rf"(?:T((?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?))?\Z"
-)
-_ISO_CLOCK = re.compile(
-    r"P([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2}(?:[.,][0-9]{1,20})?)\Z"
-)
-_OWN = re.compile(r"(?:@ ?)?(.+?)( ago)?\Z")
-_OWN_PART = re.compile(
-    rf"(?:({_NUMBER}) ?([a-z]+)"
-    r"|([+-]?)([0-9]{1,20}):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]{1,20})?))?)(?: |\Z)"
-)
+
+
+class _Patterns(NamedTuple):
+    parts: re.Pattern[str]
+    iso: re.Pattern[str]
+    iso_clock: re.Pattern[str]
+    own: re.Pattern[str]
+    own_part: re.Pattern[str]
+
+
+@functools.cache
+def _patterns() -> _Patterns:
+    """Compiled where they are used: most mappings have no duration, and it takes long."""
+    return _Patterns(
+        re.compile(rf"({_NUMBER})([A-Z])"),
+        re.compile(
+            rf"([+-]?)P((?:{_NUMBER}Y)?(?:{_NUMBER}M)?(?:{_NUMBER}W)?(?:{_NUMBER}D)?)"
+            rf"(?:T((?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?))?\Z"
+        ),
+        re.compile(
+            r"P([0-9]{4})-([0-9]{2})-([0-9]{2})"
+            r"T([0-9]{2}):([0-9]{2}):([0-9]{2}(?:[.,][0-9]{1,20})?)\Z"
+        ),
+        re.compile(r"(?:@ ?)?(.+?)( ago)?\Z"),
+        re.compile(
+            rf"(?:({_NUMBER}) ?([a-z]+)"
+            r"|([+-]?)([0-9]{1,20}):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]{1,20})?))?)(?: |\Z)"
+        ),
+    )
 
 
 class _Duration(NamedTuple):
@@ -111,9 +128,9 @@ def interval(value: str) -> str:
 def _read(value: str) -> _Duration | None:
     if len(value) > _CHARACTERS_MAX or not value.isascii():
         return None
-    if match := _ISO.match(value):
+    if match := _patterns().iso.match(value):
         return _read_iso(match)
-    if match := _ISO_CLOCK.match(value):
+    if match := _patterns().iso_clock.match(value):
         units = (*list(_ISO_DATE.values())[:2], _ISO_DATE["D"], *_ISO_TIME.values())
         duration = _Duration()
         for number, unit in zip(match.groups(), units, strict=True):
@@ -128,13 +145,13 @@ def _read_iso(match: re.Match[str]) -> _Duration | None:
         return None
     duration = _Duration()
     for part, units in ((date, _ISO_DATE), (time or "", _ISO_TIME)):
-        for number, unit in _PARTS.findall(part):
+        for number, unit in _patterns().parts.findall(part):
             duration = duration.plus(number, units[unit])
     return duration.times(-1 if sign == "-" else 1)
 
 
 def _read_own(text: str) -> _Duration | None:
-    match = _OWN.match(text)
+    match = _patterns().own.match(text)
     if match is None:
         return None
     duration, seen = _Duration(), set()
@@ -156,7 +173,7 @@ def _own_parts(
     """Yield each part's unit and numbers; None for one that is none."""
     at = 0
     while at < len(text):
-        match = _OWN_PART.match(text, at)
+        match = _patterns().own_part.match(text, at)
         if match is None:
             yield None
             return

@@ -8,8 +8,9 @@ can be masked) and `settings/rules.py` (which take a default from the message). 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal
+
+import msgspec
 
 from sqs2pg.mapping import convert
 from sqs2pg.mapping.arrays import BRACKETS, array_converter
@@ -48,8 +49,7 @@ ARRAY = "_"
 """What stands before an element's catalog name in that of an array (CREATE TYPE, array types)."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FieldType:
+class FieldType(msgspec.Struct, frozen=True):
     """What a `type` means, from the JSON value to the column."""
 
     name: str

@@ -17,6 +17,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 
+from msgspec import structs
+
 from sqs2pg.errors import PermanentFault, SettingsError, Stage
 from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.mapping.columns import Column
@@ -90,7 +92,7 @@ def mark_operator(
     native = "" if form is CANONICAL.get(field.mask_kind) else _NATIVE.get(form)
     if form is _whole and field.type == "text":
         native = None  # 007 is 7
-    return replace(operator, token=replace(operator.token, form=native))
+    return replace(operator, token=structs.replace(operator.token, form=native))
 
 
 def mark_form(field: Field, column: Column, table: str) -> Canonical:

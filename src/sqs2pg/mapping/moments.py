@@ -6,6 +6,7 @@ year in UTC. Seconds of a leap second are those of the next minute. Pure: no I/O
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta, tzinfo
@@ -111,24 +112,33 @@ Text = Callable[[Moment], str]
 
 
 _OFFSET = r"(?:(?P<utc>[Zz])|(?P<sign>[+-])(?P<hours>[0-9]{2})(?:%s(?P<minutes>[0-9]{2}))%s)"
-_RFC3339 = re.compile(
-    r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
-    r"[Tt ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?P<fraction>\.[0-9]+)?"
-    + _OFFSET % (":", "")
-    + r"\Z"
-)
-_WITHOUT_COLON = re.compile(_RFC3339.pattern.replace("(?::(?P<minutes>", "(?::?(?P<minutes>"))
-_ISO8601 = re.compile(
-    r"(?P<year>[0-9]{4})"
-    r"(?:-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})|(?P<month_>[0-9]{2})(?P<day_>[0-9]{2})"
-    r"|-W(?P<week>[0-9]{2})-(?P<weekday>[1-7])|W(?P<week_>[0-9]{2})(?P<weekday_>[1-7])"
-    r"|-?(?P<ordinal>[0-9]{3}))"
-    r"(?P<time>[Tt ](?P<hour>[0-9]{2})"
-    r"(?::(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?P<fraction>[.,][0-9]+)?)?"
-    r"|(?P<minute_>[0-9]{2})(?:(?P<second_>[0-9]{2})(?P<fraction_>[.,][0-9]+)?)?)?"
-    + _OFFSET % (":?", "?")
-    + r"?)?\Z"
-)
+
+
+@functools.cache
+def _rfc3339(*, colon: bool) -> re.Pattern[str]:
+    """Compiled where it is used: most mappings have no such field, and it takes long."""
+    text = (
+        r"(?P<year>[0-9]{4})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
+        r"[Tt ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?P<fraction>\.[0-9]+)?"
+        + _OFFSET % (":", "")
+        + r"\Z"
+    )
+    return re.compile(text if colon else text.replace("(?::(?P<minutes>", "(?::?(?P<minutes>"))
+
+
+@functools.cache
+def _iso8601() -> re.Pattern[str]:
+    return re.compile(
+        r"(?P<year>[0-9]{4})"
+        r"(?:-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})|(?P<month_>[0-9]{2})(?P<day_>[0-9]{2})"
+        r"|-W(?P<week>[0-9]{2})-(?P<weekday>[1-7])|W(?P<week_>[0-9]{2})(?P<weekday_>[1-7])"
+        r"|-?(?P<ordinal>[0-9]{3}))"
+        r"(?P<time>[Tt ](?P<hour>[0-9]{2})"
+        r"(?::(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?P<fraction>[.,][0-9]+)?)?"
+        r"|(?P<minute_>[0-9]{2})(?:(?P<second_>[0-9]{2})(?P<fraction_>[.,][0-9]+)?)?)?"
+        + _OFFSET % (":?", "?")
+        + r"?)?\Z"
+    )
 
 
 def rfc3339(value: str, *, colon: bool) -> Moment | None:
@@ -137,7 +147,7 @@ def rfc3339(value: str, *, colon: bool) -> Moment | None:
     `T` and `Z` may be lower case, a space may stand for `T`. Without `colon` the offset may lack
     its own.
     """
-    match = (_RFC3339 if colon else _WITHOUT_COLON).match(value)
+    match = _rfc3339(colon=colon).match(value)
     if match is None:
         return None
     try:
@@ -155,7 +165,7 @@ def iso8601(value: str, zone: tzinfo | None) -> Moment | date | None:
     Calendar, week and ordinal dates, in the extended and the basic format; hours with minutes and
     seconds as written; a fraction of the seconds; an offset, else the time is one of the `zone`.
     """
-    match = _ISO8601.match(value)
+    match = _iso8601().match(value)
     if match is None:
         return None
     try:
@@ -190,7 +200,7 @@ def _at(day: date, hour: str, minute: str, second: str, match: re.Match[str]) ->
     fraction = (groups["fraction"] or groups.get("fraction_") or "").replace(",", ".")
     hours, minutes, seconds = int(hour), int(minute), int(second)
     midnight = hours == 24 and not (minutes or seconds or fraction.strip(".0"))
-    may_end_a_day = match.re is _ISO8601 and midnight
+    may_end_a_day = match.re is _iso8601() and midnight
     if (hours > 23 and not may_end_a_day) or minutes > 59 or seconds > 60:
         raise ValueError
     leap = seconds == 60

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
 
 from sqs2pg.mask.canonical import CANONICAL
 from sqs2pg.mask.domain import Roots
@@ -36,8 +39,7 @@ def of_kind(kind: str, mask: Mask) -> Mask:
     return checked
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Properties:
+class Properties(msgspec.Struct, frozen=True):
     """What the settings check and the reader of a table may rely on."""
 
     deterministic: bool
@@ -63,15 +65,20 @@ class Properties:
         return self.keyed and self.deterministic
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """What a pseudonym is made with: `prefix`, then hex of the HMAC under `key`."""
 
     prefix: str
-    key: bytes = dataclasses.field(repr=False)
+    key: bytes
     form: str | None = ""
     """The kind whose canonical form the HMAC is of, or "exact": the value's own UTF-8. "": that of
     the field; None: no other code makes it."""
+
+    def __repr__(self) -> str:
+        return f"Token(prefix={self.prefix!r}, form={self.form!r})"
+
+    def __rich_repr__(self) -> Any:
+        yield from (("prefix", self.prefix), ("form", self.form))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,8 +97,7 @@ class Operator:
         return self.mask(value)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(msgspec.Struct, frozen=True):
     """All that the package knows about one operator. Each operator's module declares it."""
 
     name: str
@@ -105,9 +111,9 @@ class Declaration:
     hold them would send every message to quarantine, so it is refused at start. Encrypted text
     grows with its value: this counts a value of 63 bytes, and each further 32 bytes take 43
     characters more; a value whose token does not fit is quarantined as `too_long`."""
-    widths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    widths: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By kind of field, where it is not `width`."""
-    column_types: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    column_types: Mapping[str, str] = msgspec.field(default_factory=dict)
     """By kind of field: a column type besides the text types that takes its masks, as
     pg_type.typname."""
     shows: str = ""
