@@ -7,10 +7,10 @@ database, then the queue. Commands and runners call this and build no part thems
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
@@ -119,7 +119,6 @@ async def assemble_processors(
             )
         count = settings.sink.connections
         if pool:
-            await pool.fill(count)
             sessions += [NoSession() for _ in range(count)]
         while len(sessions) < count:
             sessions.append(await connector())
@@ -145,7 +144,9 @@ async def assemble_processors(
             Processor(compiled.plan, sink, metrics, batch_log, traces, rotation.follow, recent)
             for sink in sinks
         ]
-        await _require_writable(sinks[0], sink_plan)
+        await _at_once(
+            _require_writable(sinks[0], sink_plan), *([pool.fill(count)] if pool else [])
+        )
         yield Processing(
             processors, compiled.keyring, metrics, sink_plan, batch_log, rotation, connector
         )
@@ -167,6 +168,16 @@ async def _first(
         return
     sessions.append(await connect())
     yield sessions[0]
+
+
+async def _at_once(*works: Coroutine[Any, Any, None]) -> None:
+    """Do all of it at the same time; raise the first fault, and end the rest."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except BaseExceptionGroup as group_error:
+        raise group_error.exceptions[0] from None
 
 
 async def record_unknown(
