@@ -180,17 +180,19 @@ class ColumnPlan:
         if self._each:
             return self._cells_each(values, faults)
         known = self._known(set(values))
+        kinds = set(map(type, known.values()))
         if self._dated and None in known:
             stamps = [message.attributes.sent_timestamp // DAY_MS for message in messages]
             day_cell = self._of_day.cell
             days = {day: day_cell(day_of(day * DAY_MS).isoformat()) for day in set(stamps)}
+            kinds.update(map(type, days.values()))
             cells = [
                 days[day] if value is None else known[value]
                 for value, day in zip(values, stamps, strict=True)
             ]
         else:
             cells = list(map(known.__getitem__, values))
-        if PermanentFault in set(map(type, known.values())):
+        if PermanentFault in kinds:
             for index, cell in enumerate(cells):
                 if isinstance(cell, PermanentFault):
                     faults.setdefault(index, cell)

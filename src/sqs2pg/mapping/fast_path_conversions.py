@@ -81,4 +81,5 @@ def _given(field: Field, cells: Mapping[str, str], constant: Constant | None) ->
     """Return the cell of a constant; None where Python must say what is wrong with it."""
     assert constant is not None
     text = constant_text(constant)
-    return None if field.required and not text else cells[text].encode()
+    cell = cells.get(text)  # none: `otherwise` is not used
+    return None if cell is None or (field.required and not text) else cell.encode()

@@ -418,6 +418,13 @@ def test_a_column_that_is_not_null_wants_a_value_or_a_default() -> None:
     assert one(None, sent, Column("a", "date", nullable=False)) == SENT_DAY
 
 
+def test_a_day_that_does_not_fit_its_column_is_a_fault() -> None:
+    sent = Field(source="a", column="a", type="date", default="sent_date")
+    found = one(None, sent, Column("a", "varchar", length_max=9))
+    assert isinstance(found, PermanentFault)
+    assert (found.code, found.detail) == ("too_long", "a")
+
+
 def test_a_mask_that_gives_nothing_gives_null() -> None:
     plan = Transformer([Field(source="a", column="a")], [Column("a", "text")], [lambda _: None])
     assert plan.lines([message()], [["x"]]) == ["\\N\n"]
