@@ -64,3 +64,35 @@ size_t count_lines_of(const char *at, size_t len)
         at = next_line(at, end, &line, &size);
     return lines;
 }
+
+/* How long the line is, its feed included; what has no feed is one line. */
+static size_t line_len(const char *at, const char *end)
+{
+    const char *feed = memchr(at, '\n', (size_t)(end - at));
+    return (size_t)((feed != NULL ? feed + 1 : end) - at);
+}
+
+/* Whether the line is not after the other. */
+static int is_first(const char *at, size_t len, const char *other, size_t other_len)
+{
+    int order = memcmp(at, other, len < other_len ? len : other_len);
+    return order < 0 || (order == 0 && len <= other_len);
+}
+
+void merge_lines(const char *at, size_t len, const char *other, size_t other_len, char *to)
+{
+    const char *end = at + len, *other_end = other + other_len;
+    while (at < end && other < other_end) {
+        const char *from = at;
+        size_t its = line_len(other, other_end), size;
+        while (at < end && (size = line_len(at, end), is_first(at, size, other, its)))
+            at += size;
+        memcpy(to, from, (size_t)(at - from));
+        to += at - from;
+        memcpy(to, other, its);
+        to += its;
+        other += its;
+    }
+    memcpy(to, at, (size_t)(end - at));
+    memcpy(to + (end - at), other, (size_t)(other_end - other));
+}

@@ -14,4 +14,7 @@ size_t count_lines_of(const char *at, size_t len);
 /* Find the line at `at`, without its feed; return where the next one begins, at most `end`. */
 const char *next_line(const char *at, const char *end, const char **line, size_t *len);
 
+/* Merge two texts of sorted lines, each ended by its feed, into one at `to`, which has room for both. */
+void merge_lines(const char *at, size_t len, const char *other, size_t other_len, char *to);
+
 #endif

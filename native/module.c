@@ -100,6 +100,20 @@ static PyObject *line_starts(PyObject *module, PyObject *text)
     return starts;
 }
 
+/* The lines of two texts, each sorted, in one. */
+static PyObject *merged_lines(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *at, *other;
+    Py_ssize_t len, other_len;
+    if (!PyArg_ParseTuple(args, "y#y#", &at, &len, &other, &other_len))
+        return NULL;
+    PyObject *merged = PyBytes_FromStringAndSize(NULL, len + other_len);
+    if (merged != NULL)
+        merge_lines(at, (size_t)len, other, (size_t)other_len, PyBytes_AS_STRING(merged));
+    return merged;
+}
+
 enum { LEDGER_ENDS_MAX = 4, LEDGER_COLUMNS_MAX = 16 };
 enum { BLOCK_BYTES_MAX = 32 << 20 }; /* the most that glibc takes for this threshold on 64 bits */
 
@@ -178,6 +192,10 @@ static PyMethodDef module_methods[] = {
      "rewrap_keys(keys, derive, wrappings, each, prefix, drawn) -> the wrapped keys, or None"},
     {"renew_values", renew_values, METH_VARARGS,
      "renew_values(values, derive, contexts, remask, drawn) -> how many, and rows for COPY; or None"},
+    {"seal_texts", seal_texts, METH_VARARGS,
+     "seal_texts(wrapping, what, drawn, places, plaintexts) -> the texts sealed in format 1"},
+    {"merged_lines", merged_lines, METH_VARARGS,
+     "merged_lines(text, other) -> the lines of two texts, each sorted, in one"},
     {"count_usual_lines", count_lines, METH_O,
      "count_usual_lines(text) -> how many lines it has, 0 where some are of another form"},
     {"keep_memory", keep_memory, METH_O,
@@ -195,7 +213,7 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 26) < 0)
+    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 27) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");

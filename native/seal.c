@@ -61,10 +61,10 @@ static void begin_aad(struct job *job, struct part part)
     text_append(&job->aad, (const char *)part.at, part.len);
 }
 
-/* Append a sealed text to an array: format, nonce, ciphertext and tag. `first`: the first half of a
- * nonce of format 1; NULL: format 2. */
-static int put_sealed(struct job *job, struct text *to, const uint8_t *first, const uint8_t *nonce,
-                      const void *plaintext, size_t len)
+/* Seal a text: format, nonce, ciphertext and tag. `first`: the first half of a nonce of format 1; NULL:
+ * format 2. */
+static int seal(struct job *job, const uint8_t *first, const uint8_t *nonce, const void *plaintext,
+                size_t len)
 {
     struct text *sealed = &job->sealed;
     size_t head = 1 + (first != NULL ? FIRST_HALF_BYTES : 0) + AEAD_NONCE_BYTES;
@@ -81,7 +81,17 @@ static int put_sealed(struct job *job, struct text *to, const uint8_t *first, co
     if (!aead_seal(job->aead, nonce, (const uint8_t *)job->aad.at, job->aad.len, plaintext, len,
                    (uint8_t *)at + AEAD_NONCE_BYTES))
         return not_sealed();
-    text_append_sized(to, sealed->at, head + len + AEAD_TAG_BYTES);
+    sealed->len = head + len + AEAD_TAG_BYTES;
+    return 1;
+}
+
+/* Append a sealed text to an array. */
+static int put_sealed(struct job *job, struct text *to, const uint8_t *first, const uint8_t *nonce,
+                      const void *plaintext, size_t len)
+{
+    if (!seal(job, first, nonce, plaintext, len))
+        return 0;
+    text_append_sized(to, job->sealed.at, job->sealed.len);
     return 1;
 }
 
@@ -255,4 +265,64 @@ PyObject *seal_new_people(PyObject *module, PyObject *args)
     for (int i = 0; i < PARTS; i++)
         text_forget(&job.out[i]);
     return found;
+}
+
+/* Append a text to the associated data, as one of its parts. */
+static int add_to_aad(struct job *job, PyObject *text)
+{
+    Py_ssize_t len;
+    const char *at = text != NULL ? PyUnicode_AsUTF8AndSize(text, &len) : NULL;
+    if (at != NULL)
+        text_append_sized(&job->aad, at, (size_t)len);
+    return at != NULL;
+}
+
+/* Seal one text, which belongs to a place: a pair of texts. */
+static PyObject *seal_one(struct job *job, struct part what, PyObject *place, PyObject *plaintext)
+{
+    const uint8_t *nonce = draw(job, AEAD_NONCE_BYTES);
+    if (nonce == NULL)
+        return NULL;
+    if (!PyTuple_Check(place) || PyTuple_GET_SIZE(place) != 2 || !PyBytes_CheckExact(plaintext))
+        return originals_refuse(), NULL;
+    begin_aad(job, what);
+    if (!add_to_aad(job, PyTuple_GET_ITEM(place, 0)) || !add_to_aad(job, PyTuple_GET_ITEM(place, 1)) ||
+        !seal(job, job->wrap_first, nonce, PyBytes_AS_STRING(plaintext),
+              (size_t)PyBytes_GET_SIZE(plaintext)))
+        return NULL;
+    return PyBytes_FromStringAndSize(job->sealed.at, (Py_ssize_t)job->sealed.len);
+}
+
+PyObject *seal_texts(PyObject *module, PyObject *args)
+{
+    (void)module;
+    struct job job = {.count = 0};
+    struct part what;
+    Py_ssize_t key_len, first_len, what_len, drawn_len;
+    PyObject *places, *plaintexts, *sealed = NULL;
+    if (!PyArg_ParseTuple(args, "(y#y#)y#y#O!O!", &job.wrap_key, &key_len, &job.wrap_first, &first_len,
+                          &what.at, &what_len, &job.drawn, &drawn_len, &PyList_Type, &places,
+                          &PyList_Type, &plaintexts))
+        return NULL;
+    what.len = (size_t)what_len;
+    job.drawn_left = (size_t)drawn_len;
+    Py_ssize_t count = PyList_GET_SIZE(plaintexts);
+    if (key_len != AEAD_KEY_BYTES || first_len != FIRST_HALF_BYTES || PyList_GET_SIZE(places) != count)
+        return originals_refuse(), NULL;
+    job.aead = aead_new();
+    if (job.aead == NULL || !aead_use(job.aead, job.wrap_key))
+        not_sealed();
+    else
+        sealed = PyList_New(count);
+    for (Py_ssize_t i = 0; sealed != NULL && i < count; i++) {
+        PyObject *one = seal_one(&job, what, PyList_GET_ITEM(places, i), PyList_GET_ITEM(plaintexts, i));
+        if (one == NULL)
+            Py_CLEAR(sealed);
+        else
+            PyList_SET_ITEM(sealed, i, one);
+    }
+    aead_free(job.aead);
+    text_forget(&job.aad);
+    text_forget(&job.sealed);
+    return sealed;
 }

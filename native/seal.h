@@ -1,4 +1,5 @@
-/* Seals what a batch brings of new people: makes their data keys, and seals their ids and values. */
+/* Seals what a batch brings of new people: makes their data keys, and seals their ids and values. And
+ * the bodies that go to the quarantine. */
 #ifndef SQS2PG_SEAL_H
 #define SQS2PG_SEAL_H
 
@@ -7,5 +8,6 @@
 
 /* See _native.pyi. */
 PyObject *seal_new_people(PyObject *module, PyObject *args);
+PyObject *seal_texts(PyObject *module, PyObject *args);
 
 #endif

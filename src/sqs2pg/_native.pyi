@@ -28,6 +28,9 @@ def line_starts(text: bytes, /) -> bytes:
     Raises ValueError for a text of 4 GiB.
     """
 
+def merged_lines(text: bytes, other: bytes, /) -> bytes:
+    """Return the lines of two texts in one. Each is sorted, every line ended by its feed."""
+
 def binary_ledger(
     text: bytes, columns: int, ends: tuple[tuple[bytes, bytes], ...], /
 ) -> bytes | None:
@@ -122,6 +125,20 @@ def renew_values(
     value, and whether the row before has the same value. Raises as above.
     """
 
+def seal_texts(
+    wrapping: tuple[bytes, bytes],
+    what: bytes,
+    drawn: bytes,
+    places: list[tuple[str, str]],
+    plaintexts: list[bytes],
+    /,
+) -> list[bytes]:
+    """Return the plaintexts sealed in format 1 of `keys/aead.py`, each with `what` and its place.
+
+    `wrapping`: as above. `what`: associated data, format byte included, before the two texts of a
+    place. `drawn`: 12 random bytes for each. Raises as above.
+    """
+
 class FastPath:
     """The fast path of one mapping. Its keys are wiped from memory with it.
 
@@ -144,6 +161,7 @@ class FastPath:
         drops: tuple[int, ...],
         filters: tuple[tuple[Any, ...], ...],
         recovery: tuple[()] | tuple[int, tuple[int, ...]],
+        checks: tuple[tuple[int, bool, bool], ...] | None,
         /,
     ) -> FastPath:
         """`nodes`: name, index (-1: a member), slot, kind, first child, children, group, whether
@@ -154,7 +172,9 @@ class FastPath:
         `layer_slots`. `event`: the slot of an event's name, the key of its HMAC, what stands before
         the name. `drops`: slots of what goes to no column and is counted. `filters`: of what goes
         to no table: slot, existence, the values wanted. `recovery`: where originals are kept, the
-        slot of the person's id, and the recoverable columns of the only target.
+        slot of the person's id, and the recoverable columns of the only target. `checks`: of what
+        is looked for in each document, in this order: slot, whether it must be there, whether it
+        must not be an empty string; None where only Python says what is wrong with a document.
 
         Raises ValueError and TypeError for anything outside the bounds of native/plan.h.
         """

@@ -583,7 +583,7 @@ POSTGRES = _in(
     ),
     (
         "a tab in a detail is not escaped",
-        "quarantine",
+        "dead_letter_copy",
         "{escaped(letter.detail)}",
         "{letter.detail}",
         "integration/test_delivery",

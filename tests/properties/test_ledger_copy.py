@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqs2pg.postgres import ledger
-from sqs2pg.postgres.ledger import binary_fields, merged
+from sqs2pg.postgres.ledger import binary_fields, merged_in_python
 from tests.native import extension
 
 KEYS = st.uuids().map(str)
@@ -119,4 +119,6 @@ def test_further_lines_stand_at_their_places(
     text, lines = ([f"{one}\n".encode() for one in sorted(words)] for words in (first, second))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ledger, "MERGED_MAX", most)
-        assert merged(b"".join(text), lines) == b"".join(sorted([*text, *lines]))
+        assert merged_in_python(b"".join(text), lines) == b"".join(sorted([*text, *lines]))
+    native = extension().merged_lines(b"".join(text), b"".join(lines))
+    assert native == b"".join(sorted([*text, *lines]))

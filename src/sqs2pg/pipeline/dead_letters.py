@@ -6,12 +6,14 @@ those whose rows the database rejects.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.encoder import UnitFault
 from sqs2pg.mapping.object_batch import ObjectBatch
 from sqs2pg.message import DeadLetter
 from sqs2pg.pipeline.encoded_part import EncodedPart
-from sqs2pg.postgres.quarantine import Seal
+from sqs2pg.postgres.dead_letter_copy import Refused, Seal
 from sqs2pg.telemetry.batch_reporter import BatchReporter
 
 
@@ -25,17 +27,30 @@ class DeadLetters:
 
     def not_encoded(self) -> list[DeadLetter]:
         """Seal the units that could not be encoded."""
-        return list(map(self._sealed, self._part.encoded.faults))
+        return self._sealed(self._part.encoded.faults)
 
     def rejected(self, key: str, fault: PermanentFault) -> DeadLetter:
         """Seal the unit of a ledger key, because the database rejects its row."""
-        return self._sealed(UnitFault(self._part.encoded.keys.index(key), key, fault))
+        index = self._part.encoded.keys.index(key)
+        [letter] = self._sealed([UnitFault(index, key, fault)])
+        return letter
 
-    def _sealed(self, faulty: UnitFault) -> DeadLetter:
-        index, key, fault = faulty
+    def _sealed(self, faulty: Sequence[UnitFault]) -> list[DeadLetter]:
+        if not faulty:
+            return []
         units = self._part.units
-        self._reporter.quarantined(units[index].message_id, fault)
-        if isinstance(units, ObjectBatch) and (place := units.place_of(index)):
-            detail = f"{fault.detail}, {place}" if fault.detail else place
-            fault = PermanentFault(fault.code, detail, stage=fault.stage, table=fault.table)
-        return self._seal(key, units[index], fault)
+        refused = [Refused(key, units[index], fault) for index, key, fault in faulty]
+        self._reporter.quarantined([(one.message.message_id, one.fault) for one in refused])
+        if isinstance(units, ObjectBatch):
+            places = [units.place_of(index) for index, _, _ in faulty]
+            refused = [
+                one._replace(fault=_placed(one.fault, place)) if place else one
+                for one, place in zip(refused, places, strict=True)
+            ]
+        return self._seal(refused)
+
+
+def _placed(fault: PermanentFault, place: str) -> PermanentFault:
+    """Return the fault of a line, with its place in the object."""
+    detail = f"{fault.detail}, {place}" if fault.detail else place
+    return PermanentFault(fault.code, detail, stage=fault.stage, table=fault.table)

@@ -18,7 +18,7 @@ from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.quarantine import Seal
+from sqs2pg.postgres.dead_letter_copy import Seal
 from sqs2pg.postgres.target_copy import TargetTable
 
 if TYPE_CHECKING:  # a start loads them where the settings need them

@@ -104,6 +104,15 @@ class Ledger:
 
 def merged(text: bytes, lines: Sequence[bytes]) -> bytes:
     """Return the sorted lines of a text, with further lines, sorted too, at their places."""
+    native = extension()
+    if native is not None:
+        made: bytes = native.merged_lines(text, b"".join(lines))
+        return made
+    return merged_in_python(text, lines)
+
+
+def merged_in_python(text: bytes, lines: Sequence[bytes]) -> bytes:
+    """Do the same without the native code."""
     if len(lines) > MERGED_MAX:
         return b"".join(sorted([*text.splitlines(keepends=True), *lines]))
     parts: list[bytes] = []

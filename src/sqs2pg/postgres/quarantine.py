@@ -1,7 +1,7 @@
-"""Quarantine: seal a message's body, list the entries, open and purge them.
+"""Quarantine: list the entries, open and purge them.
 
-Reasons are codes and details are names. The body is sealed under its own derived key before it
-comes near SQL, so that neither the table nor the server's log can quote it.
+Reasons are codes and details are names. Bodies are sealed (`dead_letter_copy.py`), so that neither
+the table nor the server's log can quote them.
 
 Promises: a body is opened only after an audit row that says so is committed. A purged row is
 counted in the same transaction, so that the books still balance. Replay is `pipeline/replay.py`.
@@ -9,31 +9,20 @@ counted in the same transaction, so that the books still balance. Replay is `pip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.keys.aead import SealingKey, associated, open_sealed
+from sqs2pg.errors import SettingsError
+from sqs2pg.keys.aead import open_sealed
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.copy_text import NULL, binary, escaped
-from sqs2pg.mapping.subject import SubjectReader
-from sqs2pg.message import (
-    SYSTEM_ATTRIBUTES,
-    DeadLetter,
-    Message,
-    MessageAttribute,
-    SystemAttributes,
-)
+from sqs2pg.message import SYSTEM_ATTRIBUTES, MessageAttribute, SystemAttributes
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
+from sqs2pg.postgres.dead_letter_copy import ATTRIBUTES, associated_data
 from sqs2pg.postgres.sqlstate import explained, retryable
 from sqs2pg.settings import SYSTEM
-
-Seal = Callable[[str, Message, PermanentFault], DeadLetter]
-"""Seal a message's body for the quarantine, under its ledger key."""
 
 PURGE_BATCH = 5_000
 """Rows that one transaction of a purge deletes, at most, as `sqs2pg.purge_expired` does."""
@@ -64,16 +53,6 @@ SELECT count(*), count(*) FILTER (WHERE replayed_at IS NULL),
 FROM gone"""
 _PURGE_EXPIRED = "SELECT purged, sequence, hash FROM sqs2pg.purge_expired(%s)"
 _TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (%s, 'purge', %s)"
-
-COPY = (
-    "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, target, attempts, sent_at,"
-    " body, sealed_under, subject, attributes) FROM STDIN"
-)
-
-_BODIES = b"sqs2pg/1/quarantine"
-_IN_COLUMNS = ("SentTimestamp", "ApproximateReceiveCount")
-"""What an entry has columns for."""
-_ATTRIBUTES = b"sqs2pg/1/quarantine/attributes"
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -151,58 +130,6 @@ class Purged(msgspec.Struct):
     never_replayed: int = 0
 
 
-def sealer(keyring: Keyring, subject_of: SubjectReader | None = None, table: str = "") -> Seal:
-    """Return the function that seals a message's body under the keyring's quarantine key.
-
-    `subject_of` finds the reference of the person it is about, so that an erasure finds the body.
-    `table`: the only one that rows can be for.
-    """
-    label, key = keyring.quarantine_key()
-    prepared = SealingKey(key)
-
-    def seal(plaintext: bytes, ledger_key: str, message_id: str, what: bytes = _BODIES) -> bytes:
-        return prepared.seal(plaintext, associated(associated_data(ledger_key, message_id, what)))
-
-    def seal_message(ledger_key: str, message: Message, fault: PermanentFault) -> DeadLetter:
-        body = message.body.encode("utf-8", "surrogatepass")
-        attributes = _kept_attributes(message)
-        return DeadLetter(
-            key=ledger_key,
-            message_id=message.message_id,
-            reason=fault.code,
-            detail=fault.detail,
-            table=fault.table or table,
-            attempts=message.attributes.approximate_receive_count,
-            sent_timestamp=message.attributes.sent_timestamp,
-            sealed_body=seal(body, ledger_key, message.message_id),
-            sealed_under=label,
-            subject=subject_of(message.body) if subject_of else None,
-            sealed_attributes=seal(
-                msgspec.json.encode(attributes),
-                ledger_key,
-                message.message_id,
-                _ATTRIBUTES,
-            )
-            if attributes
-            else None,
-        )
-
-    return seal_message
-
-
-def _kept_attributes(message: Message) -> dict[str, MessageAttribute]:
-    """Return a message's attributes, with those of SQS that the entry has no column for.
-
-    A colon stands in no name of a message attribute (SQS developer guide), so none is hidden.
-    """
-    kept = dict(message.message_attributes or {})
-    for name, attribute in SYSTEM_ATTRIBUTES.items():
-        value = getattr(message.attributes, attribute)
-        if name not in _IN_COLUMNS and value is not None:
-            kept[SYSTEM + name] = MessageAttribute("String", str(value))
-    return kept
-
-
 def system_attributes(
     sent_ms: int, attempts: int, kept: dict[str, MessageAttribute] | None
 ) -> SystemAttributes:
@@ -212,23 +139,6 @@ def system_attributes(
         if kept and (found := kept.get(SYSTEM + name)) is not None:
             said[name] = found.string_value
     return msgspec.convert(said, SystemAttributes, strict=False)
-
-
-async def copy_dead_letters(session: Session, dead: Iterable[DeadLetter], pipeline: int) -> None:
-    """Enter dead letters, in the caller's transaction. Raises psycopg.Error."""
-    if lines := [_line(letter, pipeline) for letter in dead]:
-        await session.copy(COPY, "".join(lines))
-
-
-def _line(letter: DeadLetter, pipeline: int) -> str:
-    sent_at = datetime.fromtimestamp(letter.sent_timestamp / 1000, UTC).isoformat()
-    sealed = letter.sealed_attributes
-    attributes = NULL if sealed is None else binary(sealed)
-    return (
-        f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{escaped(letter.detail)}"
-        f"\t{escaped(letter.table)}\t{letter.attempts}\t{sent_at}\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
-        f"\t{letter.subject or NULL}\t{attributes}\n"
-    )
 
 
 def open_body(
@@ -252,13 +162,8 @@ def open_attributes(
     if sealed is None:
         return None
     key = keyring.quarantine_key_of(sealed_under)
-    opened = open_sealed(key, sealed, associated_data(ledger_key, message_id, _ATTRIBUTES))
+    opened = open_sealed(key, sealed, associated_data(ledger_key, message_id, ATTRIBUTES))
     return msgspec.json.decode(opened, type=dict[str, MessageAttribute])
-
-
-def associated_data(ledger_key: str, message_id: str, what: bytes = _BODIES) -> tuple[bytes, ...]:
-    """Return what binds sealed bytes to their row and to `what` they are."""
-    return (what, ledger_key.encode(), message_id.encode())
 
 
 async def entries(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 import psycopg
 
-from sqs2pg.postgres import object_claims, quarantine, tally
+from sqs2pg.postgres import dead_letter_copy, object_claims, tally
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.ledger import Ledger
@@ -60,7 +60,7 @@ async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None
                 table = "pii.value"
                 await vault.rehearse(session)
             table = "sqs2pg.quarantine"
-            await session.copy(quarantine.COPY, "")
+            await session.copy(dead_letter_copy.COPY, "")
             table = needs = ""
             await session.execute(CONSTRAIN)
             table, needs = "sqs2pg.tally", "INSERT"

@@ -30,8 +30,8 @@ from sqs2pg.mapping.encoder import Encoded, copy_texts
 from sqs2pg.message import DeadLetter, Outcome, Row, RowChanges
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
 from sqs2pg.postgres.connection import Session, Transaction
+from sqs2pg.postgres.dead_letter_copy import copy_dead_letters
 from sqs2pg.postgres.ledger import Claim, Ledger, attach_days
-from sqs2pg.postgres.quarantine import copy_dead_letters
 from sqs2pg.postgres.rehearsal import Refusal, rehearse
 from sqs2pg.postgres.reject_search import SUPPRESSED, find_rejected
 from sqs2pg.postgres.reject_streak import Rejections, Streak

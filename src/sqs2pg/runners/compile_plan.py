@@ -31,9 +31,9 @@ from sqs2pg.pipeline.large_payloads import Payloads
 from sqs2pg.pipeline.plan import Columns, Plan
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.dead_letter_copy import sealer
 from sqs2pg.postgres.key_registry import oldest_version, verify_fingerprints
 from sqs2pg.postgres.migrate import target_tables
-from sqs2pg.postgres.quarantine import sealer
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.runners.compile_subjects import subject_reader_of
 from sqs2pg.settings import Settings, Target

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 import structlog
 
-from sqs2pg.errors import PermanentFault, Stage, TransientFault
+from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.telemetry.log_sampling import RepeatLimiter
 
 BATCH_LINES_MAX = 10
@@ -106,12 +106,15 @@ class BatchLog:
         self._batches += 1
         return f"{self._prefix}-{self._batches}"
 
-    def quarantined(self, message_id: str, batch: str, fault: PermanentFault) -> None:
-        """Note a message that goes to quarantine; it is logged when its batch is committed."""
+    def quarantined(self, batch: str, refused: Sequence[tuple[str, Stage, str]]) -> None:
+        """Note messages that go to quarantine: id, stage and code of each.
+
+        They are logged when their batch is committed.
+        """
         if batch not in self._quarantined and len(self._quarantined) >= _OPEN_BATCHES_MAX:
             # Its batch began again under another id, so it will be neither committed nor released.
             del self._quarantined[next(iter(self._quarantined))]
-        self._quarantined.setdefault(batch, []).append((message_id, fault.stage, fault.code))
+        self._quarantined.setdefault(batch, []).extend(refused)
 
     def released(self, report: BatchReport, fault: TransientFault) -> None:
         """Note a batch that is released because of a transient fault."""

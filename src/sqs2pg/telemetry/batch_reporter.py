@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -54,10 +55,13 @@ class BatchReporter:
         report.mask_s = now - self._since - report.decode_s
         self._since = now
 
-    def quarantined(self, message_id: str, fault: PermanentFault) -> None:
-        """Note a message of the batch that goes to quarantine, once the batch is committed."""
-        self._metrics.count_fault(fault.stage, fault.code)
-        self._batch_log.quarantined(message_id, self.batch_id, fault)
+    def quarantined(self, refused: Sequence[tuple[str, PermanentFault]]) -> None:
+        """Note messages of the batch, by id, that go to quarantine once the batch is committed."""
+        noted = [(message_id, fault.stage, fault.code) for message_id, fault in refused]
+        times = Counter([(stage, code) for _, stage, code in noted])
+        for fault in {(fault.stage, fault.code): fault for _, fault in refused}.values():
+            self._metrics.count_fault(fault.stage, fault.code, times[fault.stage, fault.code])
+        self._batch_log.quarantined(self.batch_id, noted)
 
     def dropped(self, name: str, count: int) -> None:
         """Count records that had a field which the settings drop."""

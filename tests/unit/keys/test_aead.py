@@ -2,11 +2,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 
 import pytest
 
 from sqs2pg.errors import Sqs2pgError
-from sqs2pg.keys.aead import OVERHEAD_BYTES, SealingKey, associated, open_sealed
+from sqs2pg.keys.aead import (
+    NONCE_BYTES,
+    OVERHEAD_BYTES,
+    WRAPS_PER_KEY,
+    SealingKey,
+    SharedKey,
+    associated,
+    open_sealed,
+)
+from tests.native import extension
 
 KEY = hashlib.sha256(b"key").digest()
 FIELDS = (b"sqs2pg/1/quarantine", b"row", b"message")
@@ -76,3 +86,47 @@ def test_an_unknown_format_says_so(number: int) -> None:
     with pytest.raises(Sqs2pgError) as caught:
         open_sealed(KEY, sealed, FIELDS)
     assert caught.value.code == "sealed_body_format"
+
+
+PLACES = [("row", "message"), ("é", ""), ("", "m" * 500)]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_many_bodies_are_sealed_each_for_its_place(native: bool) -> None:
+    key = SharedKey(KEY, extension() if native else None)
+    bodies = [b"", b"x" * 300, "😀".encode()]
+    sealed = key.seal_all(associated(FIELDS[:1]), PLACES, bodies)
+    for body, one, place in zip(bodies, sealed, PLACES, strict=True):
+        fields = (FIELDS[0], *(text.encode() for text in place))
+        assert len(one) == len(body) + OVERHEAD_BYTES
+        assert open_sealed(KEY, one, fields) == body
+        assert_damaged(one, fields=(FIELDS[0], b"row", b"other"))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_no_two_of_many_bodies_share_a_nonce_nor_too_many_a_key(native: bool) -> None:
+    key = SharedKey(KEY, extension() if native else None)
+    sealed: list[bytes] = []
+    while len(sealed) < 3 * WRAPS_PER_KEY:
+        sealed += key.seal_all(b"", [("row", "message")] * 1_000, [b"body"] * 1_000)
+    nonces = [one[1 : 1 + NONCE_BYTES] for one in sealed]
+    assert len(set(nonces)) == len(nonces)
+    of_a_key = Counter(nonce[:12] for nonce in nonces)
+    assert max(of_a_key.values()) < WRAPS_PER_KEY + 1_000
+
+
+def test_what_cannot_be_sealed_is_refused() -> None:
+    seal = extension().seal_texts
+    wrapping, nonce = (bytes(32), bytes(12)), bytes(12)
+    assert len(seal(wrapping, b"", nonce, [("a", "b")], [b"c"])) == 1
+    for wrong in (
+        ((bytes(31), bytes(12)), b"", nonce, [("a", "b")], [b"c"]),
+        ((bytes(32), bytes(11)), b"", nonce, [("a", "b")], [b"c"]),
+        (wrapping, b"", nonce[1:], [("a", "b")], [b"c"]),
+        (wrapping, b"", nonce, [("a",)], [b"c"]),
+        (wrapping, b"", nonce, [("a", "b")], ["c"]),
+        (wrapping, b"", nonce, [("a", b"b")], [b"c"]),
+        (wrapping, b"", nonce, [("a", "b")], []),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            seal(*wrong)

@@ -54,7 +54,7 @@ def test_a_batch_is_one_line_with_counts_and_times() -> None:
 def test_a_fault_is_one_line_with_its_code_and_message_id_when_its_batch_is_committed() -> None:
     batch_log = BatchLog(batch_lines=False)
     with capture_logs() as lines:
-        batch_log.quarantined("m-1", "b-1", FAULT)
+        batch_log.quarantined("b-1", [("m-1", FAULT.stage, FAULT.code)])
         assert not lines, "not before: the batch may come back"
         batch_log.committed(report())
         batch_log.committed(report())
@@ -75,13 +75,13 @@ def test_a_quarantine_that_did_not_commit_is_not_logged() -> None:
     batch_log = BatchLog(batch_lines=False)
     away = TransientFault("away", code="postgres_08006")
     with capture_logs() as lines:
-        batch_log.quarantined("m-1", "b-1", FAULT)
+        batch_log.quarantined("b-1", [("m-1", FAULT.stage, FAULT.code)])
         batch_log.released(report(), away)
         batch_log.committed(report())
-        batch_log.quarantined("m-1", "b-1", FAULT)
+        batch_log.quarantined("b-1", [("m-1", FAULT.stage, FAULT.code)])
         batch_log.committed(report(written=9, duplicate=1, quarantined=0))
         for number in range(1_000):  # tried again under other keys: neither committed nor released
-            batch_log.quarantined("m-1", f"c-{number}", FAULT)
+            batch_log.quarantined(f"c-{number}", [("m-1", FAULT.stage, FAULT.code)])
         batch_log.committed(BatchReport("c-0", 0.0, 10, written=9, quarantined=1))
     assert lines == []
 
@@ -92,7 +92,7 @@ def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted() ->
     with capture_logs() as lines:
         for number in range(100_000):
             clock.now = 100.0 + number / 100_000 * 60
-            batch_log.quarantined(f"m-{number}", "b-1", FAULT)
+            batch_log.quarantined("b-1", [(f"m-{number}", FAULT.stage, FAULT.code)])
             if number % 1_000 == 999:
                 batch_log.committed(report(quarantined=1_000))
         batch_log.flush(end=True)
@@ -120,7 +120,7 @@ def test_many_small_batches_share_a_line() -> None:
 def test_with_a_live_view_batches_have_no_line_and_faults_have() -> None:
     batch_log = BatchLog(batch_lines=False)
     with capture_logs() as lines:
-        batch_log.quarantined("m-1", "b-1", FAULT)
+        batch_log.quarantined("b-1", [("m-1", FAULT.stage, FAULT.code)])
         batch_log.committed(report())
     assert [line["event"] for line in lines] == ["message quarantined"]
 
@@ -138,7 +138,7 @@ def test_the_latest_codes_are_kept_and_bounded(count: int) -> None:
     with capture_logs():
         for _ in range(count):
             batch_log.released(report(), fault)
-        batch_log.quarantined("m-1", "b-1", FAULT)
+        batch_log.quarantined("b-1", [("m-1", FAULT.stage, FAULT.code)])
         batch_log.committed(report())
     assert len(batch_log.recent) == min(count + 1, 50)
     assert [(r.stage, r.code) for r in batch_log.recent][-2:] == [

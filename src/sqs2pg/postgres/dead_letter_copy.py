@@ -1,0 +1,136 @@
+"""Dead letters on their way into the quarantine: sealed, and as the lines of a COPY.
+
+A body is sealed before it comes near SQL, so that neither the table nor the server's log can quote
+it. Those of a batch are sealed together, by the native code where it can.
+
+Promises: no two bodies are sealed under one key and nonce; each is bound to its ledger key and
+message id. What reads the quarantine is `quarantine.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from sqs2pg.errors import PermanentFault
+from sqs2pg.keys.aead import SharedKey, associated
+from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.copy_text import NULL, binary, escaped
+from sqs2pg.mapping.subject import SubjectReader
+from sqs2pg.message import SYSTEM_ATTRIBUTES, DeadLetter, Message, MessageAttribute
+from sqs2pg.native import extension
+from sqs2pg.postgres.connection import Session
+from sqs2pg.settings import SYSTEM
+
+COPY = (
+    "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, target, attempts, sent_at,"
+    " body, sealed_under, subject, attributes) FROM STDIN"
+)
+BODIES = b"sqs2pg/1/quarantine"
+ATTRIBUTES = b"sqs2pg/1/quarantine/attributes"
+
+_IN_COLUMNS = ("SentTimestamp", "ApproximateReceiveCount")
+"""What an entry has columns for."""
+_KEPT = {name: of for name, of in SYSTEM_ATTRIBUTES.items() if name not in _IN_COLUMNS}
+_kept_of = attrgetter(*_KEPT.values())
+_NOTHING_KEPT = (None,) * len(_KEPT)
+
+
+class Refused(NamedTuple):
+    """A message that goes to the quarantine."""
+
+    key: str
+    """Its ledger key."""
+    message: Message
+    fault: PermanentFault
+
+
+class Seal(Protocol):
+    """Seals messages for the quarantine."""
+
+    def __call__(self, refused: Sequence[Refused], /) -> list[DeadLetter]:
+        """Return the dead letter of each."""
+
+
+def sealer(keyring: Keyring, subject_of: SubjectReader | None = None, table: str = "") -> Seal:
+    """Return the function that seals messages under the keyring's quarantine key.
+
+    `subject_of` finds the reference of the person a body is about, so that an erasure finds the
+    body. `table`: the only one that rows can be for.
+    """
+    label, key = keyring.quarantine_key()
+    prepared = SharedKey(key, extension())
+
+    def seal(refused: Sequence[Refused]) -> list[DeadLetter]:
+        bodies = [one.message.body.encode("utf-8", "surrogatepass") for one in refused]
+        places = [(one.key, one.message.message_id) for one in refused]
+        sealed = prepared.seal_all(associated((BODIES,)), places, bodies)
+        return [
+            DeadLetter(
+                key=key,
+                message_id=message.message_id,
+                reason=fault.code,
+                detail=fault.detail,
+                table=fault.table or table,
+                attempts=message.attributes.approximate_receive_count,
+                sent_timestamp=message.attributes.sent_timestamp,
+                sealed_body=body,
+                sealed_under=label,
+                subject=subject_of(message.body) if subject_of else None,
+                sealed_attributes=seal_attributes(key, message),
+            )
+            for (key, message, fault), body in zip(refused, sealed, strict=True)
+        ]
+
+    def seal_attributes(ledger_key: str, message: Message) -> bytes | None:
+        kept = _kept_attributes(message)
+        if not kept:
+            return None
+        place = (ledger_key, message.message_id)
+        [sealed] = prepared.seal_all(
+            associated((ATTRIBUTES,)), [place], [msgspec.json.encode(kept)]
+        )
+        return sealed
+
+    return seal
+
+
+def _kept_attributes(message: Message) -> dict[str, MessageAttribute]:
+    """Return a message's attributes, with those of SQS that the entry has no column for.
+
+    A colon stands in no name of a message attribute (SQS developer guide), so none is hidden.
+    """
+    said = _kept_of(message.attributes)
+    if said == _NOTHING_KEPT and not message.message_attributes:
+        return {}
+    kept = dict(message.message_attributes or {})
+    for name, value in zip(_KEPT, said, strict=True):
+        if value is not None:
+            kept[SYSTEM + name] = MessageAttribute("String", str(value))
+    return kept
+
+
+def associated_data(ledger_key: str, message_id: str, what: bytes = BODIES) -> tuple[bytes, ...]:
+    """Return what binds sealed bytes to their row and to `what` they are."""
+    return (what, ledger_key.encode(), message_id.encode())
+
+
+async def copy_dead_letters(session: Session, dead: Iterable[DeadLetter], pipeline: int) -> None:
+    """Enter dead letters, in the caller's transaction. Raises psycopg.Error."""
+    if lines := [_line(letter, pipeline) for letter in dead]:
+        await session.copy(COPY, "".join(lines))
+
+
+def _line(letter: DeadLetter, pipeline: int) -> str:
+    sent_at = datetime.fromtimestamp(letter.sent_timestamp / 1000, UTC).isoformat()
+    sealed = letter.sealed_attributes
+    attributes = NULL if sealed is None else binary(sealed)
+    return (
+        f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{escaped(letter.detail)}"
+        f"\t{escaped(letter.table)}\t{letter.attempts}\t{sent_at}\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
+        f"\t{letter.subject or NULL}\t{attributes}\n"
+    )
