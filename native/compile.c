@@ -319,6 +319,29 @@ static int add_drops(struct plan *plan, PyObject *given)
     return 0;
 }
 
+static int add_check(struct plan *plan, PyObject *given, void *Py_UNUSED(to))
+{
+    struct check *check = &plan->check[plan->checks];
+    if (!PyArg_ParseTuple(given, "ipp", &check->slot, &check->required, &check->decoded))
+        return -1;
+    if (!is_within(check->slot, 0, plan->slots))
+        return refuse();
+    plan->checks++;
+    return 0;
+}
+
+/* In which order faults of documents are looked for; None: they are Python's. */
+static int add_checks(struct plan *plan, PyObject *given)
+{
+    plan->checks = -1;
+    if (given == Py_None)
+        return 0;
+    if (!PyTuple_Check(given) || plan->forbid_unknown || plan->groups > 0)
+        return refuse();
+    plan->checks = 0;
+    return add_all(plan, given, CHECKS_MAX, add_check, NULL);
+}
+
 static int add_recovery(struct plan *plan, PyObject *given)
 {
     const struct target *target = &plan->target[0];
@@ -345,13 +368,13 @@ static int add_recovery(struct plan *plan, PyObject *given)
 int plan_compile(struct plan *plan, PyObject *args)
 {
     PyObject *nodes, *groups, *targets, *layers, *attributes, *event, *drops, *filters,
-             *recovery;
+             *recovery, *checks;
     int records;
-    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!O!O!O!", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
+    if (!PyArg_ParseTuple(args, "O!O!O!O!ppiiiO!O!O!O!O!O", &PyTuple_Type, &nodes, &PyTuple_Type, &groups,
                           &PyTuple_Type, &targets, &PyTuple_Type, &layers, &plan->forbid_unknown,
                           &plan->drop_unmatched, &records, &plan->slots, &plan->layer_slots,
                           &PyTuple_Type, &attributes, &PyTuple_Type, &event, &PyTuple_Type,
-                          &drops, &PyTuple_Type, &filters, &PyTuple_Type, &recovery))
+                          &drops, &PyTuple_Type, &filters, &PyTuple_Type, &recovery, &checks))
         return -1;
     if (!is_within(records, 0, RECORDS_COUNT) || !is_within(plan->slots, 0, SLOTS_MAX + 1) ||
         !is_within(plan->layer_slots, 0, NAMES_MAX + 1) ||
@@ -371,7 +394,7 @@ int plan_compile(struct plan *plan, PyObject *args)
     if (add_all(plan, groups, GROUPS_MAX, add_group, NULL) < 0 ||
         add_all(plan, nodes, NODES_MAX, add_node, NULL) < 0 || check_tree(plan) < 0 ||
         add_all(plan, layers, LAYERS_MAX, add_layer, NULL) < 0 ||
-        add_all(plan, filters, FILTERS_MAX, add_filter, NULL) < 0)
+        add_all(plan, filters, FILTERS_MAX, add_filter, NULL) < 0 || add_checks(plan, checks) < 0)
         return -1;
     if (add_all(plan, targets, TARGETS_MAX, add_target, NULL) < 0)
         return -1;

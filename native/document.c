@@ -9,16 +9,14 @@ struct walk {
     struct reader *in;
     struct elements *elements;
     struct work *work;
+    int judges; /* a value of the wrong kind is noted, and reading goes on */
     int apart; /* in an array of which only some elements are read: what is in it is not counted */
 };
 
 static int read_node(struct walk *walk, const struct node *node, struct value *values, int depth);
 
-/* A value of a scalar place, or one that goes to a column as it is. */
-static int read_slot(struct walk *walk, const struct node *node, struct value *value, int depth)
+static int is_wanted(const struct walk *walk, const struct node *node, const struct value *value)
 {
-    if (!json_value(walk->in, value, depth))
-        return 0;
     switch (node->kind) {
     case WANT_STRING:
         return value->is == STRING;
@@ -35,6 +33,17 @@ static int read_slot(struct walk *walk, const struct node *node, struct value *v
     default:
         return value->is != CONTAINER || node->free || !walk->plan->forbid_unknown;
     }
+}
+
+/* A value of a scalar place, or one that goes to a column as it is. */
+static int read_slot(struct walk *walk, const struct node *node, struct value *value, int depth)
+{
+    if (!json_value(walk->in, value, depth))
+        return 0;
+    if (is_wanted(walk, node, value))
+        return 1;
+    value->is = WRONG;
+    return walk->judges;
 }
 
 /* A value that nobody asked for. */
@@ -165,6 +174,11 @@ static int read_exploded(struct walk *walk, int group, int depth)
     return json_take(walk->in, ']');
 }
 
+static int has_elements(const struct walk *walk, const struct node *node)
+{
+    return walk->plan->node[node->first].index >= 0;
+}
+
 static int read_inside(struct walk *walk, const struct node *node, struct value *values, int depth)
 {
     char opened = *walk->in->at++;
@@ -172,10 +186,28 @@ static int read_inside(struct walk *walk, const struct node *node, struct value 
         return read_exploded(walk, node->group, depth);
     if (node->group >= 0)
         return 0;
-    int is_array = walk->plan->node[node->first].index >= 0;
+    int is_array = has_elements(walk, node);
     if (opened == '{' && !is_array)
         return read_members(walk, node, values, depth);
     return opened == '[' && is_array && read_elements(walk, node, values, depth);
+}
+
+/* Note that no path through this node can be followed. */
+static void mark_wrong(const struct walk *walk, const struct node *node, struct value *values)
+{
+    for (int i = 0; i < node->count; i++) {
+        const struct node *child = &walk->plan->node[node->first + i];
+        if (child->slot >= 0)
+            values[child->slot].is = WRONG;
+        mark_wrong(walk, child, values);
+    }
+}
+
+/* Pass over a value that should have members or elements, and has none. */
+static int pass_wrong(struct walk *walk, const struct node *node, struct value *values, int depth)
+{
+    mark_wrong(walk, node, values);
+    return node->slot >= 0 ? json_value(walk->in, &values[node->slot], depth) : skip(walk, 1, depth);
 }
 
 /* The value at a place of the document: null is missing, another shape than wanted is Python's. */
@@ -195,6 +227,9 @@ static int read_node(struct walk *walk, const struct node *node, struct value *v
         return slot ? read_slot(walk, node, slot, depth) : skip(walk, may_have_names, depth);
     }
     const char *from = walk->in->at;
+    if (walk->judges && *from != (has_elements(walk, node) ? '[' : '{') &&
+        (!slot || node->kind == WANT_ANY))
+        return pass_wrong(walk, node, values, depth);
     if ((slot && node->kind != WANT_ANY) || depth >= DEPTH_MAX ||
         !read_inside(walk, node, values, depth + 1))
         return 0;
@@ -206,9 +241,10 @@ static int read_node(struct walk *walk, const struct node *node, struct value *v
     return 1;
 }
 
-int document_read(const struct plan *plan, struct reader *in, struct work *work, int depth)
+static int read_object(const struct plan *plan, struct reader *in, struct work *work, int depth,
+                       int judges)
 {
-    struct walk walk = {plan, in, work->elements, work, 0};
+    struct walk walk = {plan, in, work->elements, work, judges, 0};
     json_space(in);
     if (in->at == in->end || *in->at != '{')
         return 0;
@@ -218,4 +254,14 @@ int document_read(const struct plan *plan, struct reader *in, struct work *work,
         work->elements[i].present = 0;
     }
     return read_node(&walk, &plan->node[0], work->document, depth);
+}
+
+int document_read(const struct plan *plan, struct reader *in, struct work *work, int depth)
+{
+    return read_object(plan, in, work, depth, 0);
+}
+
+int document_judge(const struct plan *plan, struct reader *in, struct work *work)
+{
+    return read_object(plan, in, work, 0, 1);
 }

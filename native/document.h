@@ -9,4 +9,8 @@
  * is in. */
 int document_read(const struct plan *plan, struct reader *in, struct work *work, int depth);
 
+/* The same of an object that is JSON, not in any array: a value of another kind than its path wants is
+ * WRONG. 0 where that is Python's to say. For plans without groups that take unknown names. */
+int document_judge(const struct plan *plan, struct reader *in, struct work *work);
+
 #endif

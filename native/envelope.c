@@ -47,7 +47,7 @@ static int use_value(const struct layer_name *name, const struct value *value, s
 
 static int open_layer(const struct layer *layer, struct reader *in, struct value *slots)
 {
-    struct reader inside = {NULL, NULL, in->arena};
+    struct reader inside = {NULL, NULL, in->arena, 0};
     unsigned seen = 0;
     if (!json_take(in, '{'))
         return 0;

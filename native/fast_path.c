@@ -25,7 +25,9 @@ struct slice { /* of a target's text */
     uint32_t len, count;
 };
 
-enum state { WRITTEN, LEFT, REPEAT }; /* LEFT: to Python; REPEAT: an earlier unit has its id */
+/* LEFT: to Python; FAULTY: it has no lines, and the verdict says why; REPEAT: an earlier unit has its
+ * id. */
+enum state { WRITTEN, LEFT, FAULTY, REPEAT };
 
 struct entry { /* in the order of the keys */
     char key[KEY_CHARS];
@@ -37,6 +39,7 @@ struct unit {
     uint32_t dropped; /* records */
     size_t unknown_to; /* where its members end in `seen` of unknown.h */
     size_t originals_to; /* where its originals end in `work` */
+    struct verdict verdict;
     uint32_t drops;   /* one bit for each of the plan's `drop`: whether the document has it */
 };
 
@@ -49,7 +52,7 @@ struct line { /* of an archive: a unit that no Python object has been made of */
 enum { LINE_PREFIX_CHARS = 28 }; /* of a line's id; its number has the other eight */
 
 struct batch {
-    Py_ssize_t count, written;
+    Py_ssize_t count, written, faulty;
     PyObject *sequence, *attributes; /* `sequence`: the units, messages or lines */
     const struct line *lines; /* NULL: the units are messages */
     const struct value *said; /* of lines: the attributes that the plan wants, which all have */
@@ -405,13 +408,15 @@ static int pack_unit(const struct plan *plan, struct batch *batch, Py_ssize_t i,
         !write_key(about->id, about->id_len, about->sent_ms, batch->keying, batch->entries[i].key))
         return 0;
     size_t dropped = work->dropped;
+    work->verdict.is = VERDICT_NONE;
     int made = read_unit(plan, batch, i, about);
     if (made < 0)
         return made == -2 ? 0 : -1;
     if (about->sent_ms < batch->oldest_ms)
         batch->oldest_ms = about->sent_ms;
     batch->entries[i].unit = (uint32_t)i;
-    batch->units[i] = (struct unit){.state = made ? WRITTEN : LEFT,
+    batch->units[i] = (struct unit){.state = made ? WRITTEN : work->verdict.is ? FAULTY : LEFT,
+                                    .verdict = work->verdict,
                                     .dropped = (uint32_t)(work->dropped - dropped),
                                     .unknown_to = work->unknowns.seen_count,
                                     .originals_to = work->originals.len,
@@ -617,6 +622,36 @@ static PyObject *units_in(const struct batch *batch, enum state state)
     return indexes;
 }
 
+/* The units that are at fault, rising: index, key, verdict, target, place, and the text of a column's
+ * value or None. */
+static PyObject *faults_of(const struct batch *batch)
+{
+    PyObject *faults = PyList_New(0);
+    uint32_t *places = batch->faulty > 0 ? PyMem_Calloc((size_t)batch->count, sizeof *places) : NULL;
+    if (faults == NULL || (batch->faulty > 0 && places == NULL)) {
+        Py_XDECREF(faults);
+        return PyErr_NoMemory();
+    }
+    for (Py_ssize_t i = 0; places != NULL && i < batch->count; i++)
+        places[batch->entries[i].unit] = (uint32_t)i;
+    for (Py_ssize_t i = 0; places != NULL && i < batch->count; i++) {
+        const struct verdict *verdict = &batch->units[i].verdict;
+        if (batch->units[i].state != FAULTY)
+            continue;
+        const char *text = verdict->present ? batch->work.suspects.at + verdict->from : NULL;
+        PyObject *fault = Py_BuildValue("ns#iiiz#", i, batch->entries[places[i]].key,
+                                        (Py_ssize_t)KEY_CHARS, verdict->is, verdict->target,
+                                        verdict->place, text, (Py_ssize_t)verdict->len);
+        if (fault == NULL || PyList_Append(faults, fault) < 0)
+            Py_CLEAR(faults);
+        Py_XDECREF(fault);
+        if (faults == NULL)
+            break;
+    }
+    PyMem_Free(places);
+    return faults;
+}
+
 /* Where keys name events: the key of each unit, one after another. */
 static PyObject *keys_of(const struct batch *batch)
 {
@@ -704,6 +739,7 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
     for (Py_ssize_t i = 0; i < batch->count; i++) {
         int written = batch->units[i].state == WRITTEN;
         batch->written += written;
+        batch->faulty += batch->units[i].state == FAULTY;
         dropped += written ? batch->units[i].dropped : 0;
     }
     PyObject *ledger = ledger_text(batch, tail, tail_len);
@@ -714,8 +750,10 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
     PyObject *keys = repeats ? keys_of(batch) : NULL;
     PyObject *counts = keys ? counts_of(plan, batch) : NULL;
     PyObject *unknowns = counts ? unknowns_of(batch) : NULL;
-    PyObject *originals = unknowns ? originals_of(batch) : NULL;
+    PyObject *faults = unknowns ? faults_of(batch) : NULL;
+    PyObject *originals = faults ? originals_of(batch) : NULL;
     if (originals == NULL) {
+        Py_XDECREF(faults);
         Py_XDECREF(unknowns);
         Py_XDECREF(counts);
         Py_XDECREF(keys);
@@ -726,9 +764,9 @@ static PyObject *batch_texts(const struct plan *plan, struct batch *batch, const
         Py_XDECREF(left);
         return NULL;
     }
-    return Py_BuildValue("NNNLnNNNNNnN", ledger, targets, layout, (long long)batch->oldest_ms,
+    return Py_BuildValue("NNNLnNNNNNnNN", ledger, targets, layout, (long long)batch->oldest_ms,
                          (Py_ssize_t)dropped, left, repeats, keys, counts, unknowns, batch->count,
-                         originals);
+                         faults, originals);
 }
 
 /* Read units until the batch is full: 1; 0 where the batch is left to Python; -1. */

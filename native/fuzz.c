@@ -76,6 +76,8 @@ static void set_login(struct plan *plan)
     plan->slots = 7;
     plan->target[0] = (struct target){.group = -1, .when.exists = -1, .columns = 7, .column = login_columns};
     login_columns[0].required = 1;
+    for (int i = 0; i < 7; i++)
+        plan->check[plan->checks++] = (struct check){i, i == 0, 1};
     login_columns[6].missing = MISSING_IS_DAY;
     pseudonymize(&login_columns[2], KIND_IP);
     pseudonymize(&login_columns[3], KIND_TEXT);

@@ -72,8 +72,12 @@ static int read_code_unit(struct reader *in, uint32_t *unit)
 static int read_unicode(struct reader *in, uint32_t *character)
 {
     uint32_t low;
-    if (!read_code_unit(in, character) || *character == 0)
+    if (!read_code_unit(in, character))
         return 0;
+    if (*character == 0) {
+        in->unsure = 1;
+        return 0;
+    }
     if (*character < 0xd800 || *character > 0xdfff)
         return 1;
     if (*character > 0xdbff || !read_word(in, "\\u") || !read_code_unit(in, &low) || low < 0xdc00 ||
@@ -135,7 +139,7 @@ static int decode_string(struct reader *in, const char *from, struct value *valu
     for (;;) {
         size_t len = (size_t)(in->at - from);
         if ((size_t)(most - to) < len + 4)
-            return 0; /* cannot be: the arena holds the whole body */
+            return in->unsure = 1, 0; /* cannot be: the arena holds the whole body */
         memcpy(to, from, len);
         to += len;
         if (in->at == in->end || (unsigned char)*in->at < 0x20)
@@ -255,11 +259,13 @@ int json_value(struct reader *in, struct value *value, int depth)
         return json_string(in, value);
     case '{':
         in->at++;
+        in->unsure |= depth >= DEPTH_MAX;
         done = depth < DEPTH_MAX && skip_members(in, depth + 1);
         value->is = CONTAINER;
         break;
     case '[':
         in->at++;
+        in->unsure |= depth >= DEPTH_MAX;
         done = depth < DEPTH_MAX && skip_elements(in, depth + 1);
         value->is = CONTAINER;
         break;

@@ -12,7 +12,8 @@ enum {
     WHOLE_DIGITS_MAX = 18
 };
 
-enum shape { ABSENT, NUL, STRING, NUMBER, TRUE, FALSE, CONTAINER };
+/* WRONG: of another kind than the mapping wants; only where a document is judged. */
+enum shape { ABSENT, NUL, STRING, NUMBER, TRUE, FALSE, CONTAINER, WRONG };
 
 struct value {
     const char *at; /* a string's characters, escapes decoded; else as in the JSON */
@@ -27,6 +28,7 @@ struct value {
 struct reader {
     const char *at, *end;
     struct text *arena; /* where decoded strings go; it is never grown, so that they stay put */
+    int unsure; /* what was refused may be JSON all the same: that is Python's to say */
 };
 
 static inline void json_space(struct reader *in)

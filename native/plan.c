@@ -9,6 +9,7 @@
 #include "convert.h"
 #include "document.h"
 #include "envelope.h"
+#include "judge.h"
 
 struct run {
     const struct plan *plan;
@@ -300,8 +301,12 @@ static int write_line(struct run *run, int number, const struct value *element, 
         const char *after = i + 1 < target->columns ? "\t" : "\n";
         size_t before = out->len;
         if (column->source == FROM_CONDITION ? !write_condition(run, &target->deletes, out)
-                                             : !write_cell(run, column, value, index, out))
+                                             : !write_cell(run, column, value, index, out)) {
+            run->work->stuck = value;
+            run->work->stuck_target = number;
+            run->work->stuck_column = i;
             return 0;
+        }
         if ((column->recover && !keep_original(run, value, out->at + before, out->len - before)) ||
             !text_append(out, after, 1))
             return 0;
@@ -422,7 +427,7 @@ static int read_records(struct run *run)
 int plan_write(const struct plan *plan, const char *body, size_t len, const struct about *about,
                struct work *work)
 {
-    struct run run = {plan, about, work, {body, body + len, &work->arena}, {0}};
+    struct run run = {plan, about, work, {body, body + len, &work->arena, 0}, {0}};
     size_t count[TARGETS_MAX], dropped = work->dropped, originals = work->originals.len;
     for (int i = 0; i < plan->targets; i++) {
         run.before[i] = work->lines[i].len;
@@ -432,6 +437,8 @@ int plan_write(const struct plan *plan, const char *body, size_t len, const stru
     memset(work->layer, 0, (size_t)said * sizeof *work->layer);
     for (int i = 0; i < plan->attributes; i++)
         work->layer[said + i] = about->attributes[i];
+    work->verdict.is = VERDICT_NONE;
+    work->stuck_column = -1;
     work->unknowns.unit = work->unknowns.seen_count;
     work->arena.len = 0; /* every decoded byte has its place: the envelopes' and the document's */
     if (text_room(&work->arena, (len + 8) * ((size_t)plan->layers + 1)) != NULL &&
@@ -442,7 +449,9 @@ int plan_write(const struct plan *plan, const char *body, size_t len, const stru
         work->count[i] = count[i];
         work->failed |= work->lines[i].failed;
     }
-    work->failed |= work->arena.failed || work->originals.failed;
+    if (!work->arena.failed)
+        plan_judge(plan, body, len, work);
+    work->failed |= work->arena.failed || work->originals.failed || work->suspects.failed;
     work->dropped = dropped;
     work->originals.len = originals;
     work->unknowns.seen_count = work->unknowns.unit;
@@ -457,6 +466,7 @@ void work_forget(struct work *work)
         free(work->elements[i].at); /* pointers and lengths, no values */
     text_forget(&work->arena);
     text_forget(&work->originals);
+    text_forget(&work->suspects);
     unknown_forget(&work->unknowns);
     memset(work, 0, sizeof *work);
 }

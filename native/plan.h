@@ -1,8 +1,8 @@
 /* A mapping, compiled: from a message's body to the lines of its targets.
  *
- * It only ever accepts: whatever it is not sure of it leaves to the Python code, which alone decides
- * what is a fault and what the lines are then. So there is one meaning of a mapping, and this is the
- * quick way to its usual answers. No Python here. */
+ * Whatever it is not sure of it leaves to the Python code, the reference. So there is one meaning of a
+ * mapping, and this is the quick way to its usual answers and, by judge.h, its usual faults. No Python
+ * here. */
 #ifndef SQS2PG_PLAN_H
 #define SQS2PG_PLAN_H
 
@@ -26,6 +26,7 @@ enum {
     LAYERS_MAX = 4,
     EVENT_PREFIX_MAX = 16,
     DROPS_MAX = 32,
+    CHECKS_MAX = 128,
     FILTERS_MAX = 8,
     NAMES_MAX = 16,
     RECORDS_MAX = 100000, /* of one message; as in mapping/envelope/records.py */
@@ -166,6 +167,32 @@ struct layer {
 
 enum records { RECORDS_ONE, RECORDS_ARRAY, RECORDS_LINES, RECORDS_AUTO, RECORDS_COUNT };
 
+/* A source in the order in which Python looks for faults of documents. */
+struct check {
+    int slot;
+    int required; /* missing is a fault */
+    int decoded;  /* a string's text is without its quotes, so it may be empty: a fault too */
+};
+
+/* What is wrong with a message that has no lines, where that is certain. */
+enum verdict_is {
+    VERDICT_NONE, /* Python must look */
+    VERDICT_NOT_JSON,
+    VERDICT_NOT_AN_OBJECT,
+    VERDICT_WRONG_TYPE,
+    VERDICT_MISSING,
+    VERDICT_EMPTY,
+    VERDICT_OF_COLUMN /* else all is right: Python converts and masks this value alone */
+};
+
+struct verdict {
+    unsigned char is; /* enum verdict_is */
+    unsigned char target;
+    unsigned char present; /* of a column: whether it has a value */
+    int place;        /* the number of the check, or of the target's column */
+    size_t from, len; /* of the column's value in `suspects` */
+};
+
 struct plan {
     int forbid_unknown; /* a name that no path has is left to Python */
     int otherwise;      /* a target takes what no other one took */
@@ -177,6 +204,8 @@ struct plan {
     int event; /* slot of the event's name in the document, -1: keys do not name events */
     int drops, drop[DROPS_MAX]; /* slots of what goes to no column and is counted */
     int subject; /* slot of the person's id in the document, -1: no originals are kept */
+    int checks; /* -1: only whether a body is JSON, and an object, is judged */
+    struct check check[CHECKS_MAX];
     int filters;
     struct condition filter[FILTERS_MAX]; /* of documents that go to no table */
     struct hmac_key event_key;
@@ -211,12 +240,16 @@ struct work {
     struct value document[SLOTS_MAX], layer[NAMES_MAX];
     struct elements elements[GROUPS_MAX];
     struct unknowns unknowns;
+    struct verdict verdict; /* of the last message */
+    struct text suspects;
+    const struct value *stuck; /* what the last message's line could not be written for: in `document` */
+    int stuck_target, stuck_column; /* -1: it was not for a column's cell */
     size_t text_max; /* bytes of one message's lines for one target, else Python takes it; 0: any */
     int failed; /* no memory */
 };
 
-/* Append a message's lines, newlines included: 1; 0, with nothing appended, where it is left to
- * Python. `body` is valid UTF-8. */
+/* Append a message's lines, newlines included: 1; 0, with nothing appended, where it has a fault or is
+ * left to Python: `verdict` says which. `body` is valid UTF-8. */
 int plan_write(const struct plan *plan, const char *body, size_t len, const struct about *about,
                struct work *work);
 

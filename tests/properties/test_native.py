@@ -304,8 +304,34 @@ def test_a_packed_batch_says_what_it_leaves() -> None:
     ]
     packed = both().pack(messages)
     assert packed is not None
-    assert packed.left == (0, 2, 3)
+    assert packed.left == (3,)
+    assert [verdict[0] for verdict in packed.verdicts] == [0, 2]
     assert [fault.unit for fault in both().check_batch(messages).faults] == [0, 2]
+
+
+def test_a_batch_says_what_is_wrong_and_leaves_what_may_be_right() -> None:
+    """Faults of both executors, in the order of their units, where C is certain of some."""
+    version, address = whole_login(app_version="1.x"), whole_login(ip="1.2.3")
+    odd = whole_login(create_date="2016-12-31T23:59:60Z")  # only Python reads a leap second
+    bodies = [version, LOGINS[0], odd, '{"user_id":"\\u0000"}', address, "[", odd, LOGINS[1]]
+    messages = [
+        Message(
+            f"00000000-0000-4000-8000-00000000000{number}", "h", body, SystemAttributes(SENT_MS)
+        )
+        for number, body in enumerate(bodies)
+    ]
+    packed = both().pack(messages)
+    assert packed is not None
+    assert packed.left == (3,)
+    assert [verdict[0] for verdict in packed.verdicts] == [0, 2, 4, 5, 6]
+    made = both().check_batch(messages)
+    assert [(unit, fault.code, fault.detail) for unit, _, fault in made.faults] == [
+        (0, "bad_version", "app_version"),
+        (3, "nul_character", "user_id"),
+        (4, "bad_ip", "ip"),
+        (5, "not_json", ""),
+    ]
+    assert made.count == 4
 
 
 def test_a_field_nobody_named_is_left_where_that_is_a_fault() -> None:
@@ -393,7 +419,8 @@ def test_lines_of_an_archive_are_packed_without_messages() -> None:
     assert packed is not None
     assert packed == pack_lines(b"\n".join(bodies), *rest)
     assert packed == pack_lines(b"\n".join(bodies) + b"\n", *rest)
-    assert Packed(*packed).left == (3, 7, 9)
+    assert Packed(*packed).left == (7, 9)
+    assert [verdict[0] for verdict in Packed(*packed).verdicts] == [3]
     prefix = units.prefix.encode()
     for wrong in (
         ((b"{}",), (1, 2), 0, prefix, 0, b"", b""),

@@ -41,6 +41,9 @@ def check(draw: Random, seen: Counter[str]) -> None:
     for message in messages:
         seen["taken"] += both.check_message(message) is not None
         seen["rows"] += both.row(with_queue_id(message, 0)) is not None
+        seen["judged"] += bool(
+            (packed := both.pack([with_queue_id(message, 0)])) and packed.verdicts
+        )
     both.check_batch(messages)
     both.check_batch(lines_of(draw, [message.body for message in messages]))
     seen["packed"] += both.pack(messages) is not None
@@ -75,4 +78,5 @@ def test_many_mappings() -> None:
     assert seen["messages"] > 4 * seen["without a fast path"]
     assert seen["taken"] > 0.7 * seen["rows"]
     assert seen["rows"] > 0.2 * seen["messages"]
+    assert seen["judged"] > 0.03 * (seen["messages"] - seen["rows"])
     assert seen["packed"] > 0.3 * seen["messages"] / MESSAGES

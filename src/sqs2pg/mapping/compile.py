@@ -76,7 +76,7 @@ class MessageMapping:
         except NoTypesError:
             self._typed = None
         text_max = budget_of(settings).text_max
-        self._transformers = [
+        self.transformers = [
             Transformer(
                 target.fields, its_columns, its_masks, _subject(settings, target), text_max, number
             )
@@ -84,6 +84,7 @@ class MessageMapping:
                 zip(settings.targets, columns, masks, strict=True)
             )
         ]
+        """By target."""
 
     def decode_all(
         self, messages: Sequence[Message], budget: Budget = UNBOUNDED
@@ -191,7 +192,7 @@ class MessageMapping:
         groups = _groups(decoded)
         made = [
             self._lines(target, given, groups, originals)
-            for target in range(len(self._transformers))
+            for target in range(len(self.transformers))
         ]
         usual = len(made) == 1 and made[0].messages == range(len(messages))
         if usual and set(map(type, made[0].lines)) <= {str}:  # one line for each message
@@ -274,7 +275,7 @@ class MessageMapping:
         of = messages
         if its.messages != range(len(messages)):
             of = list(map(messages.__getitem__, its.messages))
-        lines = self._transformers[target].lines(of, its.columns, originals)
+        lines = self.transformers[target].lines(of, its.columns, originals)
         return _Lines(its.messages, its.indexes, lines)
 
 

@@ -13,6 +13,7 @@ from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.convert import text
 from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.fast_path import compile_fast_path
+from sqs2pg.mapping.fast_path_checks import checked_names
 from sqs2pg.mapping.fast_path_tree import node_paths
 from sqs2pg.mapping.ledger_key import UNDATED_MS, EventKeys, delivery_keys, line_keys
 from sqs2pg.mapping.native_encoder import Keying, NativeEncoder
@@ -83,7 +84,16 @@ def _units_encoder(
         return python
     originals = PackedFields(settings.fields, extension) if vault and extension else None
     paths = node_paths(settings)
-    return NativeEncoder(fast_path, python, keying, settings.dropped, originals, paths, budget)
+    return NativeEncoder(
+        fast_path,
+        python,
+        keying,
+        settings.dropped,
+        originals,
+        paths,
+        budget,
+        checked_names(settings),
+    )
 
 
 def _finds_subjects(settings: Settings) -> bool:

@@ -18,6 +18,7 @@ from sqs2pg.mapping.column_cells import missing_cell
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.copy_text import NULL
 from sqs2pg.mapping.envelope import Envelope
+from sqs2pg.mapping.fast_path_checks import compile_checks
 from sqs2pg.mapping.fast_path_conditions import (
     compile_condition,
     compile_mode,
@@ -229,6 +230,7 @@ def _compile(
             for slot, one in zip(tree.filters, settings.filters, strict=True)
         ),
         _recovery(settings, tree),
+        compile_checks(settings, tree),
     )
 
 
@@ -328,6 +330,8 @@ class _Places:
         limits = [limit for limit in (field.length_max, column.length_max) if limit]
         own = _attribute_of(field) in self._own
         missing, cell = _missing(field, column, mask, own_attribute=own)
+        if missing == _DAY and limits and min(limits) < len("YYYY-MM-DD"):
+            missing = _PYTHONS
         return (
             *self._source(field),
             bool(field.sources) and (field.required or self._required[field.first_source]),

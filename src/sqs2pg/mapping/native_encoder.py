@@ -1,14 +1,15 @@
 """The native executor of a mapping: most units in C, the others by the reference.
 
-The C code only accepts: whatever it is not sure of it leaves, and the reference alone decides what
-is a fault. So there is one meaning of a mapping. No I/O here; the C code is in native/ of the
-source tree.
+Whatever the C code is not sure of it leaves to the reference, so there is one meaning of a mapping.
+Its verdict on a unit at fault counts only where it is certain (`verdicts.py`). No I/O here; the C
+code is in native/ of the source tree.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sqs2pg.errors import PermanentFault
@@ -19,6 +20,7 @@ from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.packed_originals import PackedFields
 from sqs2pg.mapping.python_encoder import PythonEncoder
 from sqs2pg.mapping.unknown_members import UnknownCounts, unpacked
+from sqs2pg.mapping.verdicts import Verdicts
 from sqs2pg.message import Message, MessageAttribute, Row, TargetLines
 
 Keying = Literal["dated", "undated", "lines"]
@@ -29,6 +31,7 @@ KEYINGS: Mapping[Keying, int] = {"dated": 0, "undated": 1, "lines": 2}  # as in 
 
 
 _KEY_CHARS = 36
+_unit = attrgetter("unit")
 
 
 class Packed(NamedTuple):
@@ -56,6 +59,8 @@ class Packed(NamedTuple):
     sort of the value as in `unknown_members.SORTS`, and how often."""
     taken: int
     """How many units were read, from the first on. All else is about these."""
+    verdicts: tuple[tuple[int, str, int, int, int, str | None], ...] = ()
+    """On the units that are at fault, rising: as `verdicts.Verdict`. They have no lines."""
     originals: bytes = b""
     """What the lines hide, as `packed_originals.py` reads it; empty without the vault."""
 
@@ -123,11 +128,14 @@ class NativeEncoder:
         vault: PackedFields | None = None,
         node_paths: Sequence[str] = (),
         budget: Budget = UNBOUNDED,
+        checked: Sequence[str] = (),
     ) -> None:
         """`dropped`: sources that the settings drop. `vault`: the fields whose originals
         the lines hide; None where nothing is sealed. `node_paths`: the path of each node of the
-        fast path. `budget`: of what is encoded at once.
+        fast path. `budget`: of what is encoded at once. `checked`: what faults of its checks
+        name.
         """
+        self._verdicts = Verdicts(python.mapping, checked)
         self._budget = budget
         self._fast_path = fast_path
         self._python = python
@@ -154,16 +162,21 @@ class NativeEncoder:
             originals = Originals()
             originals.parts.append(self._vault.part(units, packed.originals))
         units = units[: packed.taken] if packed.taken < len(units) else units
-        if not packed.left:
-            return self._encoded(units, packed, originals)
-        rest = [units[index] for index in packed.left]
+        faults, without = self._verdicts.faults(units, packed.verdicts)
+        left = sorted([*packed.left, *without])
+        if not left:
+            return self._encoded(units, packed, originals, faults)
+        rest = [units[index] for index in left]
         # Whole: the C code has counted what they hold.
         others = self._python.encode(rest, ledger_end, unread, originals, whole=True)
-        keys = self._keys_of(units, packed, others)
+        keys = self._keys_of(units, packed, left, others)
         if (others.count and self._python.in_order) or keys is None:
             # The order of rows, or an event that is in both parts, is known only to the whole.
             return self._python.encode(units, ledger_end, unread)
-        return self._merged(units, packed, others, keys, originals)
+        faults += [UnitFault(left[index], key, fault) for index, key, fault in others.faults]
+        return self._merged(
+            units, packed, len(left), others, keys, originals, sorted(faults, key=_unit)
+        )
 
     def _pack(
         self, units: Sequence[Message], ledger_end: str, left: Collection[int]
@@ -182,17 +195,17 @@ class NativeEncoder:
         return None if packed is None else Packed(*packed)
 
     def _keys_of(
-        self, units: Sequence[Message], packed: Packed, others: Encoded
+        self, units: Sequence[Message], packed: Packed, left: Sequence[int], others: Encoded
     ) -> Callable[[], list[str]] | None:
         """Return what makes the units' keys; None where a unit that is left has another's event."""
         if not packed.keys:
             return lambda: self.keys(units)
         keys = _split_keys(packed)
-        left = dict(zip(packed.left, others.keys, strict=True))
-        known = {key for index, key in enumerate(keys) if index not in left}
-        if others.repeats or not known.isdisjoint(left.values()):
+        keys_left = dict(zip(left, others.keys, strict=True))
+        known = {key for index, key in enumerate(keys) if index not in keys_left}
+        if others.repeats or not known.isdisjoint(keys_left.values()):
             return None
-        for index, key in left.items():
+        for index, key in keys_left.items():
             keys[index] = key
         return lambda: keys
 
@@ -203,7 +216,11 @@ class NativeEncoder:
         return unpacked(packed.unknown, self._node_paths) if packed.unknown else UnknownCounts()
 
     def _encoded(
-        self, units: Sequence[Message], packed: Packed, originals: Originals | None
+        self,
+        units: Sequence[Message],
+        packed: Packed,
+        originals: Originals | None,
+        faults: Sequence[UnitFault],
     ) -> Encoded:
         """Return what C made of a batch of which it left nothing."""
 
@@ -211,11 +228,12 @@ class NativeEncoder:
             return _split_keys(packed) if packed.keys else self.keys(units)
 
         return Encoded(
-            len(units) - len(packed.repeats),
+            len(units) - len(packed.repeats) - len(faults),
             packed.ledger,
             [CopyText(*text) for text in packed.targets],
             make_keys=keys,
             make_rows=lambda: rows_of(units, keys(), packed),
+            faults=faults,
             repeats=packed.repeats,
             dropped=packed.dropped,
             dropped_fields=self._dropped_fields(packed),
@@ -229,11 +247,13 @@ class NativeEncoder:
         self,
         units: Sequence[Message],
         packed: Packed,
+        left: int,
         others: Encoded,
         keys: Callable[[], list[str]],
         originals: Originals | None,
+        faults: Sequence[UnitFault],
     ) -> Encoded:
-        """Return what C made of a batch, and Python of the units that C left."""
+        """Return what C made of a batch, and Python of the `left` units."""
         ledger, targets = packed.ledger, [CopyText(*text) for text in packed.targets]
         if others.count:
             lines = ledger.splitlines(keepends=True) + others.ledger.splitlines(keepends=True)
@@ -242,16 +262,17 @@ class NativeEncoder:
                 CopyText(text + more.text, rows + more.rows)
                 for (text, rows), more in zip(targets, others.targets, strict=True)
             ]
-        rest = len(packed.left) - others.count
         return Encoded(
-            len(units) - len(packed.repeats) - rest,
+            len(units)
+            - len(packed.repeats)
+            - left
+            + others.count
+            - (len(faults) - len(others.faults)),
             ledger,
             targets,
             make_keys=keys,
             make_rows=lambda: [*rows_of(units, keys(), packed), *others.rows],
-            faults=[
-                UnitFault(packed.left[index], key, fault) for index, key, fault in others.faults
-            ],
+            faults=faults,
             repeats=packed.repeats,
             dropped=packed.dropped + others.dropped,
             dropped_fields=self._dropped_fields(packed) + Counter(others.dropped_fields),

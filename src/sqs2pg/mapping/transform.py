@@ -108,6 +108,18 @@ class Transformer:
             lines[index] = fault
         return lines
 
+    def faults_of(
+        self, column: int, messages: Sequence[Message], texts: Sequence[str | None]
+    ) -> dict[int, PermanentFault]:
+        """Return the faults of values of one column, by the index of the record.
+
+        The column must have one source, of which `texts` are, as in `lines`.
+        """
+        _, plan = self._columns[column]
+        faults: dict[int, PermanentFault] = {}
+        plan.cells(messages, plan.texts(texts, faults), faults)
+        return faults
+
     def _within_text_max(
         self,
         messages: Sequence[Message],

@@ -118,6 +118,7 @@ PLAN: dict[str, Any] = {
     "drops": (),
     "filters": ((0, -1, ((2, b"x"),)),),
     "recovery": (),
+    "checks": ((0, True, True),),
 }
 
 
@@ -196,6 +197,11 @@ NODE, ONE_TARGET = PLAN["nodes"][1], PLAN["targets"][0]
         {"filters": ((0, -1, ((6, b"x"),)),)},
         {"filters": ((0, -1, ((2, b"x"),) * 33),)},
         {"filters": ((0, -1, ()),) * 9},
+        {"checks": ((1, True, True),)},
+        {"checks": ((-1, True, True),)},
+        {"checks": ((0, True, True),) * 129},
+        {"checks": (), "forbid_unknown": True},
+        {"checks": []},
     ],
 )  # fmt: skip
 def test_the_arguments_of_a_fast_path_are_checked(changes: dict[str, Any]) -> None:
