@@ -52,11 +52,57 @@ def servers() -> Iterator[Servers]:
         yield local
 
 
+class Administrator:
+    """The superuser's one session of the server, for what is done before and after each test."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._session = psycopg.connect(servers.database_url, autocommit=True)
+        self._version = self._session.info.server_version
+
+    def __call__(self, statement: str) -> None:
+        """Run a statement, in a new session where a test has ended this one."""
+        try:
+            self._session.execute(statement)  # type: ignore[call-overload]
+        except psycopg.OperationalError:
+            if not self._session.broken:
+                raise
+            self.close()
+            self._session = psycopg.connect(self._servers.database_url, autocommit=True)
+            self._session.execute(statement)  # type: ignore[call-overload]
+
+    def copy(self, template: str, name: str) -> None:
+        """Make a database. Files are copied, which is half the work of writing it to the log."""
+        how = " STRATEGY file_copy" if self._version >= 150_000 else ""  # older ones always do it
+        self(f"CREATE DATABASE {name} TEMPLATE {template}{how}")
+
+    def hasten_logins(self) -> None:
+        """Let the server take passwords that are quick to check: that is half of a connection."""
+        if self._version >= 160_000:
+            assert self._servers.postgres is not None
+            self("ALTER SYSTEM SET scram_iterations = 1")
+            self("SELECT pg_reload_conf()")
+            self("SET scram_iterations = 1")
+            self(f"ALTER ROLE postgres PASSWORD '{self._servers.postgres.password}'")
+
+    def close(self) -> None:
+        self._session.close()
+
+
 @pytest.fixture(scope="session")
-def migrated_template(servers: Servers) -> str:
+def administrator(servers: Servers) -> Iterator[Administrator]:
+    """A session of the superuser."""
+    made = Administrator(servers)
+    made.hasten_logins()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(servers: Servers, administrator: Administrator) -> str:
     """Name of a database as `sqs2pg migrate` leaves it with the built-in mapping; only to copy."""
     name = "test_migrated"
-    _administer(servers, f"CREATE DATABASE {name} TEMPLATE template0")
+    administrator.copy("template0", name)
 
     async def bring_up() -> None:
         chosen = load(environ={}, overrides={"sink": {"dsn": _url(servers, name)}}, discover=False)
@@ -67,7 +113,7 @@ def migrated_template(servers: Servers) -> str:
     # In a thread, so that it leaves no trace in the event loops of the tests.
     with ThreadPoolExecutor() as thread:
         thread.submit(asyncio.run, bring_up()).result()
-    _administer(servers, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")  # none stops a copy
+    administrator(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")  # none stops a copy
     return name
 
 
@@ -80,7 +126,9 @@ def forks() -> Iterator[ForkServer]:
 
 
 @pytest.fixture
-def database(servers: Servers, request: pytest.FixtureRequest) -> Iterator[str]:
+def database(
+    servers: Servers, administrator: Administrator, request: pytest.FixtureRequest
+) -> Iterator[str]:
     """URL of the test's own database, connected to as superuser; dropped at the end.
 
     It is empty, unless the test or one of its fixtures asks for `migrated_database`.
@@ -89,9 +137,9 @@ def database(servers: Servers, request: pytest.FixtureRequest) -> Iterator[str]:
     if "migrated_database" in request.fixturenames:
         template = request.getfixturevalue("migrated_template")
     name = f"test_{secrets.token_hex(8)}"
-    _administer(servers, f"CREATE DATABASE {name} TEMPLATE {template}")
+    administrator.copy(template, name)
     yield _url(servers, name)
-    _administer(servers, f"DROP DATABASE {name} WITH (FORCE)")
+    administrator(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -102,11 +150,6 @@ def migrated_database(database: str) -> str:
     another mapping, table or pipeline name, starts from an empty `database`.
     """
     return database
-
-
-def _administer(servers: Servers, statement: str) -> None:
-    with psycopg.connect(servers.database_url, autocommit=True) as admin:
-        admin.execute(statement)
 
 
 def _url(servers: Servers, name: str) -> str:

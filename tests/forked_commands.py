@@ -17,7 +17,7 @@ import importlib
 import json
 import os
 import pkgutil
-import signal
+import select
 import socket
 import struct
 import subprocess
@@ -33,6 +33,20 @@ _REQUEST_BYTES_MAX = 200_000  # an environment and a command line; Linux sends n
 _STATUS = struct.Struct("i")
 _READ_BY_THE_INTERPRETER = ("PYTHON", "LD_", "TZ", "LC_", "LANG")
 """How variables begin that a process reads when it starts, so that a fork misses them."""
+
+
+_ASK = """
+import json, os, socket, struct, sys
+
+answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+request = json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ), ""]).encode()
+requests = socket.socket(fileno=int(sys.argv[1]))
+socket.send_fds(requests, [request], [0, 1, 2, theirs.fileno()])
+theirs.close()
+answer.recv(4)
+[code] = struct.unpack("i", answer.recv(4))
+sys.exit(code if code >= 0 else 128 - code)
+"""
 
 
 class ForkServer:
@@ -59,15 +73,20 @@ class ForkServer:
         environment: Mapping[str, str],
         stdin: str,
         timeout_s: float,
+        text: str = "",
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; the result is what `subprocess.run` would return."""
+        """Run a command to its end; the result is what `subprocess.run` would return.
+
+        With `text` it is the Python text that runs with these arguments, as by `python -c`.
+        """
         with contextlib.ExitStack() as stack:
             streams: list[IO[bytes]] = [
                 stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)
             ]
             streams[0].write(stdin.encode())
             streams[0].seek(0)
-            command = ForkedCommand(arguments, self._begin(arguments, folder, environment, streams))
+            answer = self._begin(arguments, folder, environment, streams, text)
+            command = ForkedCommand(arguments, answer)
             try:
                 code = command.wait(timeout_s)
             except BaseException:
@@ -110,14 +129,28 @@ class ForkServer:
         folder: Path,
         environment: Mapping[str, str],
         streams: Sequence[IO[Any]],
+        text: str = "",
     ) -> socket.socket:
         """Ask for a command; return the socket on which its number and its end will be told."""
         answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            request = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
+            request = json.dumps([[*arguments], str(folder), {**environment}, text]).encode()
             files = [*(stream.fileno() for stream in streams), theirs.fileno()]
             socket.send_fds(self._socket, [request], files)
         return answer
+
+    def program(self, folder: Path) -> int:
+        """Write a program `sqs2pg` for shell scripts, which asks us for each command.
+
+        Returns the number of the file that the scripts have to inherit.
+        """
+        asks = folder / "ask.py"
+        asks.write_text(_ASK)
+        program = folder / "sqs2pg"
+        number = self._socket.fileno()
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{asks}" {number} "$@"\n')
+        program.chmod(0o755)
+        return number
 
     def close(self) -> None:
         self._socket.close()
@@ -127,8 +160,8 @@ class ForkServer:
 class ForkedCommand(subprocess.Popen[str]):
     """A command that runs, with the methods of `subprocess.Popen`; its streams are text.
 
-    It is no child of ours: a process that waits for it tells us how it ended. Until we have heard
-    that, its number stays taken, so that a signal reaches no other process.
+    It is no child of ours: its parent tells us how it ended. Until we have heard that, its number
+    stays taken, so that a signal reaches no other process.
     """
 
     def __init__(
@@ -233,54 +266,98 @@ def _of_the_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
 def _serve(requests: socket.socket) -> None:
     """Fork for each request until the tests are gone; return in the command's process only."""
     _import_everything()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the end of these
     gc.collect()
     gc.freeze()  # a collection of a fork would copy every page
+    commands: list[_Command] = []
+    ready = select.poll()
+    ready.register(requests, select.POLLIN)
     while True:
+        waiting = {number for number, _ in ready.poll()}
+        for command in [one for one in commands if one.waits_for in waiting]:
+            ready.unregister(command.waits_for)
+            if command.go_on():
+                ready.register(command.waits_for, select.POLLIN)
+            else:
+                commands.remove(command)
+        if requests.fileno() not in waiting:
+            continue
         request, files, _, _ = socket.recv_fds(requests, _REQUEST_BYTES_MAX, 4)
         if not request:
             sys.exit()
-        if os.fork() == 0:
-            break
+        if pid := os.fork():
+            for file in files[:3]:
+                os.close(file)  # a pipe ends when the command does
+            command = _Command(pid, socket.socket(fileno=files[3]))
+            commands.append(command)
+            ready.register(command.waits_for, select.POLLIN)
+            continue
+        requests.close()
+        for command in commands:
+            command.forget()
+        for number, file in enumerate(files[:3]):
+            os.dup2(file, number)
         for file in files:
             os.close(file)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    requests.close()
-    with socket.socket(fileno=files.pop()) as answer:
-        if pid := os.fork():
-            for file in files:
-                os.close(file)  # a pipe ends when the command does
-            with contextlib.suppress(OSError):  # nobody listens any more
-                _tell_end(answer, pid)
-            os._exit(0)
-    for number, file in enumerate(files):
-        os.dup2(file, number)
-        os.close(file)
-    arguments, folder, environment = json.loads(request)
-    _become(arguments, folder, environment)
+        _become(*json.loads(request))
 
 
-def _tell_end(answer: socket.socket, pid: int) -> None:
-    """Tell the number of the process and, when it has ended, how. It is reaped after that."""
-    answer.send(_STATUS.pack(pid))
-    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert ended is not None
-    exited = ended.si_code == os.CLD_EXITED
-    answer.send(_STATUS.pack(ended.si_status if exited else -ended.si_status))
-    answer.recv(1)  # until the other end is closed
+class _Command:
+    """A child of this process, and the socket of whoever wants to know how it ends."""
+
+    def __init__(self, pid: int, answer: socket.socket) -> None:
+        self._pid, self._answer = pid, answer
+        self._process: int | None = os.pidfd_open(pid)
+        self._tell(pid)
+
+    @property
+    def waits_for(self) -> int:
+        """The file that is ready when there is something to do."""
+        return self._answer.fileno() if self._process is None else self._process
+
+    def go_on(self) -> bool:
+        """Tell how it ended; or, once that was heard, let go of its number and return False."""
+        if self._process is None:
+            os.waitpid(self._pid, 0)
+            self._answer.close()
+            return False
+        ended = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        exited = ended.si_code == os.CLD_EXITED
+        self._tell(ended.si_status if exited else -ended.si_status)
+        os.close(self._process)
+        self._process = None
+        return True
+
+    def forget(self) -> None:
+        """Close its files, in the process of another command."""
+        self._answer.close()
+        if self._process is not None:
+            os.close(self._process)
+
+    def _tell(self, number: int) -> None:
+        with contextlib.suppress(OSError):  # nobody wants to know any more
+            self._answer.send(_STATUS.pack(number))
 
 
-def _become(arguments: list[str], folder: str, environment: dict[str, Any]) -> None:
-    """Run the command and leave as `python -m sqs2pg` would, but for the tear-down of modules."""
+def _become(arguments: list[str], folder: str, environment: dict[str, Any], text: str) -> None:
+    """Run the command, or the Python text, and leave as an interpreter would.
+
+    Only its tear-down of the modules is missing.
+    """
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["sqs2pg", *arguments]
     from sqs2pg.cli import main
 
     code: object = 1
     try:
-        main(arguments)
+        if text:
+            sys.argv = ["-c", *arguments]
+            exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.argv = ["sqs2pg", *arguments]
+            main(arguments)
+        code = 0
     except SystemExit as ended:
         code = ended.code
     except BaseException:  # noqa: BLE001  as the interpreter ends with it
@@ -302,6 +379,13 @@ def _import_everything() -> None:
         if not module.name.endswith("__main__"):
             with contextlib.suppress(ImportError):  # of an extra that is not installed
                 importlib.import_module(module.name)
+    import encodings.idna  # noqa: F401  imported by the first host name
+
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: F401  imported by `run`
+    from sqs2pg.settings import load
+
+    load(environ={}, discover=False)  # what is compiled for the first settings serves all
     if sys.platform == "linux":
         [_only] = Path("/proc/self/task").iterdir()  # a fork would lose other threads
 

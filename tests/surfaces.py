@@ -9,8 +9,6 @@ is part of the transcript.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,12 +23,14 @@ from sqs2pg.postgres.tap import Tap
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.status.server import status_server
 from sqs2pg.telemetry.metrics import Metrics
-from tests.shell import Ended, Shell
+from tests.shell import RUN_S_MAX, Ended, Shell
 
 # Everything logs as much as it can: our own DEBUG, every library's, asyncio's debug mode. The
 # patches are statements that run before the command, such as one that makes it crash.
 _LOUD = """
-import logging, sys
+import faulthandler, logging, os, sys
+faulthandler.enable()
+os.environ["PYTHONASYNCIODEBUG"] = "1"  # read by each event loop
 from sqs2pg.telemetry import log
 quiet = log.configure
 def loud(**options):
@@ -78,20 +78,18 @@ class World:
 
         Several commands with ";" between them run one after the other in one process.
         """
-        debug = {"PYTHONASYNCIODEBUG": "1", "PYTHONFAULTHANDLER": "1"}
-        return self.python(_LOUD.format(patch=patch), *arguments, code=code, **debug, **environment)
+        return self.python(_LOUD.format(patch=patch), *arguments, code=code, **environment)
 
     def python(self, text: str, *arguments: str, code: int = 0, **environment: str) -> Ended:
         """Run a Python text as the shell would run sqs2pg."""
-        done = subprocess.run(
-            [sys.executable, "-c", text, *arguments],
-            cwd=self.shell.folder,
-            env=self.shell.environment | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+        assert self.shell.forks is not None
+        done = self.shell.forks.run(
+            arguments,
+            folder=self.shell.folder,
+            environment=self.shell.environment | environment,
+            stdin="",
+            timeout_s=RUN_S_MAX,
+            text=text,
         )
         self.shell.transcript += [done.stdout, done.stderr]
         assert done.returncode == code, f"exit {done.returncode}"

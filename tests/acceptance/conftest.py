@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from sqs2pg.cli.embedded import Servers
+from sqs2pg.keys import provider_file
 from tests import logins
 from tests.forked_commands import ForkServer
 from tests.local_aws import aws_client, aws_variables
@@ -39,7 +40,8 @@ def shell(
     forks: ForkServer,
 ) -> Shell:
     """A shell pointed at a fresh database and a fresh queue, with a key file of its own."""
-    shell = Shell(
+    provider_file.create(tmp_path / "sqs2pg.keys")
+    return Shell(
         tmp_path,
         bare_environment()
         | {
@@ -50,8 +52,6 @@ def shell(
         },
         forks=forks,
     )
-    shell("keys", "init")
-    return shell
 
 
 @pytest.fixture

@@ -447,14 +447,7 @@ COMMANDS = (
 def _attach_to_a_running_one(world: World, flock: Flock, send: Send) -> None:
     """Do what operators do with a running pipeline: open the page, run `top`, collect a bundle."""
     address, earlier = _address(world), len(world.pages)
-    running = subprocess.Popen(
-        [world.shell.python, "-m", "sqs2pg", "run", "--verbose"],
-        cwd=world.shell.folder,
-        env=world.shell.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    running = world.shell.start("run", "--verbose")
     try:
         message = flock.message("attached", written=True, event="e9")
         bad = flock.message("attached, bad", ip="1.2.3.04")
@@ -477,7 +470,7 @@ def _attach_to_a_running_one(world: World, flock: Flock, send: Send) -> None:
         _pause_and_resume(world, running)
     finally:
         running.terminate()
-        world.shell.transcript.append(running.communicate(timeout=60)[0])
+        world.shell.transcript += running.communicate(timeout=60)
     assert running.returncode == 0
 
 

@@ -25,6 +25,7 @@ from sqs2pg.mapping.examples import check_examples, compile_offline
 from sqs2pg.mapping.examples import test_keyring as examples_keyring
 from sqs2pg.runners.compile_plan import masks_of
 from sqs2pg.settings import load
+from tests.forked_commands import ForkServer
 from tests.shell import Shell
 from tests.unit.test_layers import LAYERS
 
@@ -257,7 +258,9 @@ RUNNING = [page for page in PAGES if any("run" in mark for mark, _ in blocks(pag
 
 
 @pytest.mark.parametrize("page", RUNNING, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_marked_as_runnable_run(page: Path, shell: Shell, tmp_path: Path) -> None:
+def test_commands_marked_as_runnable_run(
+    page: Path, shell: Shell, forks: ForkServer, tmp_path: Path
+) -> None:
     lines = [
         command
         for mark, text in blocks(page, "console")
@@ -267,12 +270,15 @@ def test_commands_marked_as_runnable_run(page: Path, shell: Shell, tmp_path: Pat
     assert lines
     script = tmp_path / "page.sh"
     script.write_text("set -euo pipefail\n" + "\n".join(lines) + "\n")
+    programs = tmp_path / "bin"
+    programs.mkdir()
     done = subprocess.run(
         ["bash", str(script)],
         cwd=tmp_path,
+        pass_fds=[forks.program(programs)],
         env=shell.environment
         | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "SQS2PG_SOURCE__DRAIN_SETTLE_S": "0.5",
         },
