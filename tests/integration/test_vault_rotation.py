@@ -367,6 +367,48 @@ async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
     assert (await rekey(chosen)).values == 0
 
 
+async def test_rekey_shares_a_target_out_among_its_sessions(
+    chosen: Settings, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs2pg.vault.token_map.PAGES_AT_LEAST", 1)
+    monkeypatch.setattr("sqs2pg.vault.token_map.PAGES_AT_ONCE", 8)
+    names = "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attnum > 0"
+    names += " AND attrelid = 'user_logins'::regclass"
+    [(columns,)] = rows(database, names)
+    rows(
+        database,
+        f"INSERT INTO user_logins ({columns}) SELECT {columns} FROM user_logins,"
+        " generate_series(1, 2000)",
+    )
+    pages = "SELECT pg_relation_size('user_logins') / current_setting('block_size')::bigint"
+    assert rows(database, pages)[0][0] > 5 * 8
+    rotate(chosen, database, "pseudonym")
+    report = await rekey(chosen)
+    assert (report.rows, report.rows_left) == (3 * 2001, 0)
+    assert rows(database, "SELECT DISTINCT left(masked_ip, 3) FROM user_logins") == [("v2_",)]
+    assert rows(database, "SELECT count(*) FROM pii.token_map") == [(0,)]
+
+
+READ = """SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables
+WHERE relid = 'pii.value'::regclass"""
+
+
+async def test_rekey_reads_each_value_a_few_times_however_many_batches_there_are(
+    chosen: Settings, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs2pg.vault.rekey.BATCH_VALUES", 20)
+    monkeypatch.setattr("sqs2pg.vault.batching.BATCH_ROWS_MAX", 20)
+    logins = [message(f"p{n}", f"192.0.{n // 250}.{n % 250}", str(n)) for n in range(600)]
+    async with Pipeline(chosen) as ready:
+        await write(ready, logins)
+    rotate(chosen, database, "pseudonym")
+    [(before,)] = rows(database, READ)
+    report = await rekey(chosen)
+    assert report.values == 1_206
+    [(after,)] = rows(database, READ)
+    assert after - before < 12 * report.values  # there are over 60 batches
+
+
 async def test_rekey_comes_back_for_a_row_that_another_changes_meanwhile(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:

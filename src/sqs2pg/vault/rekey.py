@@ -145,13 +145,13 @@ class Rekeyer:
             self.columns_of.setdefault(column.field, []).append(column)
         self.fields = sorted(self.columns_of)
         """As the vault calls them."""
-        self._map = TokenMap(session, self.current, columns, targets, keyring, self._count)
+        sessions = [session, *beside]
+        self._map = TokenMap(sessions, self.current, columns, targets, keyring, self._count)
         self.report = Rekeyed()
         self.total = 0
         """Values with an old token when the run began."""
         self.damaged: set[str] = set()
         """References of people whose data key does not open."""
-        sessions = [session, *beside]
         self._lanes = [
             _Lane(self, keyring, one, hashes)
             for one, hashes in zip(sessions, hash_ranges(len(sessions)), strict=True)

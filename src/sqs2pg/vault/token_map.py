@@ -19,7 +19,7 @@ from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.sqlstate import LOCKED_MEANWHILE, MOVED_MEANWHILE
 from sqs2pg.settings import Target
-from sqs2pg.vault.batching import SHARED
+from sqs2pg.vault.batching import SHARED, together
 from sqs2pg.vault.merge_rows import (
     MERGED_AT_ONCE,
     RowMerger,
@@ -38,6 +38,10 @@ from sqs2pg.vault.target_rows import (
 PASSES_MAX = 20
 """Passes over a table, until one finds nothing to change. After the first one only rows that others
 have changed meanwhile are left."""
+
+PAGES_AT_LEAST = 1_024
+"""Pages of a part, at least, where a table is shared out among sessions: 8 MiB. Each part reads the
+whole map."""
 
 # A token of another version; the pattern is frozen (docs/reference/masking.md). The digits are
 # counted by length: a bound in the expression costs PostgreSQL four times as much.
@@ -59,7 +63,8 @@ SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM changed)"""
 # Whether a joined row needs the map at all: once all have new tokens no hash table is built.
 _ANY_OLD = "SELECT EXISTS (SELECT FROM {leaf} t WHERE ({old}){range})"
 _NOT_CURRENT = "NOT starts_with(t.{column}, '{current}')"
-_MAPPED = "SELECT count(*) AS n FROM {leaf} t {joins} WHERE coalesce({mapped}) IS NOT NULL"
+_MAPPED = """SELECT count(*) AS n FROM {leaf} t {joins}
+WHERE ({old}) AND coalesce({mapped}) IS NOT NULL"""
 _JOIN = "LEFT JOIN pii.token_map m{number} ON m{number}.old_token = t.{column}"
 _LEFT = "SELECT {counts} FROM {table} t"
 _EMPTY_MAP = "DELETE FROM pii.token_map"
@@ -80,11 +85,11 @@ class RecoverableColumn(msgspec.Struct, frozen=True):
 
 
 class TokenMap:
-    """Applies the map to the targets through one session."""
+    """Applies the map to the targets, through several sessions at once where that is possible."""
 
     def __init__(
         self,
-        session: Session,
+        sessions: Sequence[Session],
         current: str,
         columns: Sequence[RecoverableColumn],
         targets: Sequence[Target],
@@ -95,7 +100,8 @@ class TokenMap:
         one key. `count` is told of rows with new tokens, of rows that were merged into others, and
         of those that had been deleted.
         """
-        self._session = session
+        self._session = session = sessions[0]
+        self._sessions = sessions
         self._current = current
         self.tables: dict[str, list[RecoverableColumn]] = {}
         """The columns by table, quoted for SQL."""
@@ -146,17 +152,14 @@ class TokenMap:
         Until one count of the same tables in one snapshot finds none: a pass alone may miss rows
         that others move meanwhile.
         """
-        at_once = MERGED_AT_ONCE if table in self._mergers else PAGES_AT_ONCE
         for _ in range(PASSES_MAX):
             before = await self._target_tables(table)
             parts = [
                 (leaf, part)
                 for leaf in before.leaves
-                for part in leaf.ranges(indexed=False, at_once=at_once)
+                for part in leaf.ranges(indexed=False, at_once=self._pages_at_once(table, leaf))
             ]
-            found = 0
-            for leaf, part in parts:
-                found += await self._apply_to_part(table, leaf, part)
+            found = await self._pass(table, parts)
             if not found and len(parts) > 1:
                 found = await self._mapped(table, before.leaves)
             if not found and (await self._target_tables(table)).attached == before.attached:
@@ -166,6 +169,29 @@ class TokenMap:
             code="rekey_followed",
             hint="run `sqs2pg keys rekey` again, when nothing else changes the table",
         )
+
+    def _pages_at_once(self, table: str, leaf: Leaf) -> int:
+        """Return how much one statement changes: each session's share, where that is not little."""
+        if table in self._mergers:
+            return MERGED_AT_ONCE
+        share = -(-leaf.pages // len(self._sessions))
+        return min(max(share, PAGES_AT_LEAST), PAGES_AT_ONCE)
+
+    async def _pass(self, table: str, parts: Sequence[tuple[Leaf, str]]) -> int:
+        """Apply the map to all parts of a table; return how many rows with old tokens it found.
+
+        Two sessions that merge rows would only wait for each other's lock.
+        """
+        left, found = iter(parts), 0
+
+        async def work(session: Session) -> None:
+            nonlocal found
+            for leaf, part in left:  # each takes the next one
+                rows = await self._apply_to_part(session, table, leaf, part)
+                found += rows  # not before it is known: the other session adds its own meanwhile
+
+        await together(*map(work, self._sessions[:1] if table in self._mergers else self._sessions))
+        return found
 
     async def _target_tables(self, table: str) -> TargetTables:
         names = [column.name for column in self.tables[table]]
@@ -178,35 +204,39 @@ class TokenMap:
         columns = self.tables[table]
         mapped = ", ".join(f"m{number}.new_token" for number in range(len(columns)))
         counts = [
-            _MAPPED.format(leaf=leaf.table, joins=_joins(columns), mapped=mapped) for leaf in leaves
+            _MAPPED.format(
+                leaf=leaf.table, joins=_joins(columns), mapped=mapped, old=self._old(columns)
+            )
+            for leaf in leaves
         ]
         async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
             union = " UNION ALL ".join(counts)
             [(found,)] = await self._session.execute(f"SELECT sum(n)::bigint FROM ({union}) counts")
         return int(found)
 
-    async def _apply_to_part(self, table: str, leaf: Leaf, part: str) -> int:
+    async def _apply_to_part(self, session: Session, table: str, leaf: Leaf, part: str) -> int:
         """Apply the map to one range of a table; return how many rows with old tokens it found."""
         columns, merger, gone = self.tables[table], self._mergers.get(table), (0, 0)
         try:
-            async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
-                [(old,)] = await self._session.execute(self._any_old(leaf, part, columns))
-                if not old:
+            async with session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
+                any_old = _ANY_OLD.format(leaf=leaf.table, old=self._old(columns), range=part)
+                if not (await session.execute(any_old))[0][0]:
                     return 0
                 if merger is not None:
                     await merger.lock(leaf)
                     gone = await merger.merge(leaf, part)
-                [(found, changed)] = await self._session.execute(_statement(leaf, part, columns))
+                [(found, changed)] = await session.execute(_statement(leaf, part, columns))
         except (*MOVED_MEANWHILE, *LOCKED_MEANWHILE):
             return 1  # at least
         self._count(changed, *gone)
         return int(found)
 
-    def _any_old(self, leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
-        """Return the query whether a range has a cell without the current token."""
+    def _old(self, columns: Sequence[RecoverableColumn]) -> str:
+        """Return the condition that a row has a cell without the current token."""
         names = [quote_identifier(column.name) for column in columns]
-        old = [_NOT_CURRENT.format(column=name, current=self._current) for name in names]
-        return _ANY_OLD.format(leaf=leaf.table, old=" OR ".join(old), range=part)
+        return " OR ".join(
+            _NOT_CURRENT.format(column=name, current=self._current) for name in names
+        )
 
     async def left(self, table: str) -> int:
         """Return how many cells still have an old token, in one scan of the table.
