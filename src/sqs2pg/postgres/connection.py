@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import psycopg
 
+from sqs2pg.postgres import binary_arrays  # noqa: F401  psycopg must know them when it connects
 from sqs2pg.postgres.dsn import describe, dsn_options
 from sqs2pg.postgres.sqlstate import connect_fault, unreachable
 
