@@ -74,6 +74,25 @@ def test_the_binary_format_says_what_the_text_says(
     assert read_back(binary) == lines
 
 
+@given(st.sampled_from(["1", "32767"]), TIMES, st.lists(st.tuples(KEYS, IDS), max_size=9))
+def test_written_lines_need_no_outcome(
+    pipeline: str, at: datetime, entries: list[tuple[str, str]]
+) -> None:
+    end = f"{pipeline}\twritten\t{at.isoformat()}\n".encode()
+    text = b"".join(f"{key}\t{name}\t".encode() + end for key, name in entries)
+    ends = ((end, binary_fields(end, outcome=False)),)
+    binary, whole = (
+        extension().binary_ledger(text, columns, fields)
+        for columns, fields in ((4, ends), (5, ((end, binary_fields(end)),)))
+    )
+    place = other = 19
+    for _ in entries:
+        row, place = read_row(binary, place)
+        (*before, _outcome, seen_at), other = read_row(whole, other)
+        assert row == [*before, seen_at]
+    assert binary[place:] == whole[other:] == b"\xff\xff"
+
+
 LINE = "0197d3c0-0000-7abc-8def-0123456789ab\tid\t"
 END = "1\twritten\t\\N\n"
 

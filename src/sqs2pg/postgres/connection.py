@@ -144,7 +144,8 @@ class Session:
         self.statements += 1
         async with self._checked(), self._connection.cursor() as cursor:
             async with cursor.copy(statement) as copy:
-                await copy.write(text)
+                # The driver sends a large text in parts. Parts of a view are no copies.
+                await copy.write(memoryview(text) if isinstance(text, bytes) else text)
             return cursor.rowcount
 
     @asynccontextmanager

@@ -20,6 +20,11 @@ from sqs2pg.postgres.connection import Session
 _COPY = "COPY sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at) FROM STDIN"
 _COPY_BINARY = f"{_COPY} (FORMAT binary)"
 _COLUMNS = 5
+# The outcome is the column's default. To look up an enum's label costs a tenth of the whole entry.
+_COPY_WRITTEN = (
+    "COPY sqs2pg.delivery (key, message_id, pipeline, seen_at) FROM STDIN (FORMAT binary)"
+)
+_WRITTEN = b"written"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # PostgreSQL's, for timestamptz
 _CLAIM = """INSERT INTO sqs2pg.delivery (key, message_id, pipeline, outcome, seen_at)
 SELECT * FROM unnest(%s::uuid[], %s::text[], %s::smallint[],
@@ -40,13 +45,17 @@ MERGED_MAX = 100
 class Ledger:
     """The entries of one pipeline. Part of the caller's transactions; raises psycopg.Error."""
 
-    def __init__(self, pipeline: int, *, undated: bool, dedupe: bool) -> None:
+    def __init__(
+        self, pipeline: int, *, undated: bool, dedupe: bool, of_lines: bool = False
+    ) -> None:
         """`undated`: keys may lack a timestamp, so an entry notes when its message was seen.
-        `dedupe`: keys may name events, so several messages may have one key.
+        `dedupe`: keys may name events, so several messages may have one key. `of_lines`: the keys
+        are those of archived lines, which one process at a time has.
         """
         self._pipeline = pipeline
         self._undated = undated
         self._dedupe = dedupe
+        self._apart = of_lines and not dedupe
 
     def line_end(self, outcome: str) -> str:
         """Return what ends a line of the ledger's COPY, after key and MessageId."""
@@ -55,6 +64,12 @@ class Ledger:
 
     async def copy(self, session: Session, text: bytes, dead: Sequence[DeadLetter]) -> None:
         """Enter all keys at once: those of `text`, which is sorted, and of dead letters."""
+        # Dead letters apart from the others only where no other batch has the same keys.
+        if text and (not dead or self._apart) and (binary := _binary_written(text)) is not None:
+            await session.copy(_COPY_WRITTEN, binary)
+            if not dead:
+                return
+            text = b""
         ends = [_end_of(text)] if text else []
         if dead:
             end = self.line_end("quarantined")
@@ -155,10 +170,23 @@ def _binary(text: bytes, ends: Sequence[bytes]) -> bytes | None:
     return made
 
 
-def binary_fields(end: bytes) -> bytes:
-    """Return the last columns of a line as the binary format has them."""
-    pipeline, outcome, seen_at = end[:-1].split(b"\t")
-    fields = struct.pack(f"!ihi{len(outcome)}s", 2, int(pipeline), len(outcome), outcome)
+def _binary_written(text: bytes) -> bytes | None:
+    """As `_binary`, of lines that are all written: without the outcome."""
+    native = extension()
+    end = _end_of(text)
+    if native is None or end.split(b"\t")[1] != _WRITTEN:
+        return None
+    fields = ((end, binary_fields(end, outcome=False)),)
+    made: bytes | None = native.binary_ledger(text, _COLUMNS - 1, fields)
+    return made
+
+
+def binary_fields(end: bytes, *, outcome: bool = True) -> bytes:
+    """Return the last columns of a line as the binary format has them; `outcome`: that one too."""
+    pipeline, label, seen_at = end[:-1].split(b"\t")
+    fields = struct.pack("!ih", 2, int(pipeline))
+    if outcome:
+        fields += struct.pack(f"!i{len(label)}s", len(label), label)
     if seen_at == NULL.encode():
         return fields + struct.pack("!i", -1)
     since = datetime.fromisoformat(seen_at.decode()) - _EPOCH

@@ -137,7 +137,12 @@ class Sink(SinkSession):
         limit_s = min(plan.statement_timeout_s, self._probe_s or plan.statement_timeout_s)
         self._plan = plan = msgspec.structs.replace(plan, statement_timeout_s=limit_s)
         self._targets = TargetCopy(plan.targets)
-        self._ledger = Ledger(plan.id, undated=plan.undated, dedupe=plan.dedupe)
+        self._ledger = Ledger(
+            plan.id,
+            undated=plan.undated,
+            dedupe=plan.dedupe,
+            of_lines=plan.archive or plan.objects,
+        )
         self._transactions = BatchTransactions(plan, vault)
 
     def use_targets(self, targets: tuple[TargetTable, ...]) -> bool:

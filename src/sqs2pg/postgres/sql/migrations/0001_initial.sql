@@ -139,7 +139,7 @@ CREATE TABLE sqs2pg.delivery (
     key        uuid NOT NULL PRIMARY KEY,
     message_id text NOT NULL,
     pipeline   smallint NOT NULL,
-    outcome    sqs2pg.delivery_outcome NOT NULL,
+    outcome    sqs2pg.delivery_outcome NOT NULL DEFAULT 'written',
     seen_at    timestamptz                  -- set only where the key holds no timestamp
 ) PARTITION BY RANGE (key);
 
