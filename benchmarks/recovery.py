@@ -1,9 +1,11 @@
 """The cost of recovery: drains with the vault off and on, in turns, into one database.
 
 First people log in until the vault knows most of them; this is not counted. Then drains with
-recovery off and on take turns over logins of those people. Each drain is a new process, so its
-cache is empty, and the vault's tables hold all these people. Then come drains over logins of new
-people. Finally the rates of `keys rewrap` and `keys rekey` are measured.
+recovery off and on take turns over logins of those people. Each drain is a new process, and the
+vault's tables hold all these people. With recovery on, a process reads what is stored before it
+receives, and the clock starts later: that cost is measured by itself, as one query for each slice.
+Then come drains over logins of new people. Finally the rates of `keys rewrap` and `keys rekey` are
+measured.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from collections.abc import Callable
 
 import psycopg
 
+from sqs2pg.vault.known_values import MARKS_READ_MAX
+
+from . import processes
 from .contenders import ONE, RECOVERY, Contender
 from .measure import Backlog, Run, drain
 from .rig import Rig, Stand, run_command
@@ -80,6 +85,7 @@ def run(rig: Rig, plan: SuitePlan, people: int, tell: Tell) -> ResultSection:
                 backlog = Backlog(size, people=10**9, seed=next(seeds))
                 done = _drain(stand, contender, backlog, plan)
                 _keep(section, "new", contender, done, turn, tell)
+        section.figures["preload"] = _preload(stand, tell)
         _rotate(stand, section, tell)
     return section
 
@@ -142,6 +148,12 @@ def says(section: ResultSection) -> list[str]:
         for what, title in TITLES.items()
         if (found := ratio(section, what)) is not None
     ]
+    if preload := section.figures.get("preload"):
+        read, seconds = preload
+        lines.append(
+            "Not in these figures: a process that starts reads what is stored, "
+            f"{read:,.0f} values in {seconds:.2f} s of PostgreSQL's CPU."
+        )
     for name, (count, seconds) in section.figures["rotation"].items():
         lines.append(
             f"`sqs2pg keys {name}`: {count:,} in {seconds:,.1f} s, "
@@ -183,6 +195,27 @@ def _bare(stand: Stand, name: str) -> float:
         seconds = round(time.perf_counter() - began, 3)
         connection.execute("VACUUM")
     return seconds
+
+
+def _preload(stand: Stand, tell: Tell) -> list[float]:
+    """Return how many stored values a process reads when it starts, and PostgreSQL's CPU seconds.
+
+    The latter 0 if they are not known. It is the first read of these pages for this session.
+    """
+    with psycopg.connect(stand.database_url, autocommit=True) as connection:
+        backend = connection.info.backend_pid if stand.postgres_pid else 0
+        began = (processes.cpu_s(backend) if backend else None) or 0.0
+        read = 0
+        for number in range(256):
+            row = connection.execute("SELECT pii.stored_slice(%s, 8)", [number], binary=True)
+            [(marks,)] = row.fetchall()
+            read = min(MARKS_READ_MAX, read + len(marks or b"") // 8)
+            if read == MARKS_READ_MAX:
+                break
+        ended = (processes.cpu_s(backend) if backend else None) or 0.0
+    seconds = round(ended - began, 3)
+    tell(f"recovery, a start reads {read:,} values: PostgreSQL, {seconds:.2f} s of CPU")
+    return [read, seconds]
 
 
 def _declare(stand: Stand, series: str) -> None:

@@ -11,6 +11,7 @@
 #include "aead.h"
 #include "convert.h"
 #include "fast_path.h"
+#include "known.h"
 #include "ledger.h"
 #include "lines.h"
 #include "originals.h"
@@ -180,10 +181,10 @@ static PyObject *keep_memory(PyObject *module, PyObject *bytes)
 static PyMethodDef module_methods[] = {
     {"binary_ledger", binary_ledger, METH_VARARGS,
      "binary_ledger(text, columns, ends) -> the lines in COPY's binary format, or None"},
+    {"distinct_references", distinct_references, METH_VARARGS,
+     "distinct_references(references, numbers) -> how many, and as elements of an array"},
     {"original_keys", original_keys, METH_VARARGS,
      "original_keys(originals, places, columns, key) -> references, tokens, and whose they are"},
-    {"original_marks", original_marks, METH_VARARGS,
-     "original_marks(originals, columns, key) -> hashes, places and units of the records"},
     {"original_values", original_values, METH_VARARGS,
      "original_values(originals, places, columns) -> the texts of records"},
     {"seal_new_people", seal_new_people, METH_VARARGS,
@@ -202,6 +203,8 @@ static PyMethodDef module_methods[] = {
      "keep_memory(bytes): keep so many that are freed, for the next batch"},
     {"line_starts", line_starts, METH_O,
      "line_starts(text) -> where its lines begin, and where one after them would, as uint32"},
+    {"value_marks", value_marks, METH_VARARGS,
+     "value_marks(originals, key, names) -> marks, references, places and units of the records"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -213,7 +216,8 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || PyModule_AddIntConstant(module, "API", 27) < 0)
+    if (fast_path_prepare(module) < 0 || known_prepare(module) < 0 ||
+        PyModule_AddIntConstant(module, "API", 28) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");

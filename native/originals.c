@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server_hash.h"
 #include "sha256.h"
-#include "siphash.h"
 #include "text.h"
 
 enum { ORIGINALS_COLUMNS_MAX = 128, ELEMENT_HEAD = 4 };
@@ -39,62 +39,106 @@ static int take_text(struct cursor *from, struct slice *text)
     return 1;
 }
 
-/* Step over the id and the columns of a record. */
-static int take_record(struct cursor *from, int columns)
-{
-    struct slice ignored;
-    for (int i = 0; i < 1 + 2 * columns; i++)
-        if (!take_text(from, &ignored))
-            return 0;
-    return 1;
-}
-
 static PyObject *bytes_of(const struct text *text)
 {
     return PyBytes_FromStringAndSize(text->at, (Py_ssize_t)text->len);
 }
 
-/* Three texts as a tuple, and their end. */
-static PyObject *texts_of(struct text texts[3], int made)
+/* Some texts as a tuple, and their end. */
+static PyObject *tuple_of(struct text *texts, int count, int made)
 {
-    PyObject *found = NULL;
-    if (texts[0].failed || texts[1].failed || texts[2].failed)
-        PyErr_NoMemory();
-    else if (made)
-        found = Py_BuildValue("NNN", bytes_of(&texts[0]), bytes_of(&texts[1]), bytes_of(&texts[2]));
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < count; i++)
+        if (texts[i].failed && made) {
+            PyErr_NoMemory();
+            made = 0;
+        }
+    PyObject *found = made ? PyTuple_New(count) : NULL;
+    for (int i = 0; i < count; i++) {
+        PyObject *one = found != NULL ? bytes_of(&texts[i]) : NULL;
         text_forget(&texts[i]);
+        if (found != NULL && one == NULL)
+            Py_CLEAR(found);
+        else if (found != NULL)
+            PyTuple_SET_ITEM(found, i, one);
+    }
     return found;
 }
 
-PyObject *original_marks(PyObject *module, PyObject *args)
+/* The parts of a call of value_marks. */
+struct marking {
+    struct hmac_key key;
+    PyObject *names; /* of the columns, bytes */
+    int columns;
+    struct text texts[4]; /* marks, references, places, units */
+};
+
+/* Append a record's mark for each column, as int8send makes it; 0 where there is no original. */
+static int put_marks(struct marking *into, struct cursor *from, const uint8_t *reference)
+{
+    for (int i = 0; i < into->columns; i++) {
+        struct slice token, value;
+        uint8_t sent[sizeof(uint64_t)] = {0};
+        if (!take_text(from, &token) || !take_text(from, &value))
+            return 0;
+        if (token.len > 0) {
+            PyObject *name = PyTuple_GET_ITEM(into->names, i);
+            uint64_t mark = server_hash(token.at, token.len, 0);
+            mark = server_hash(PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name), mark);
+            mark = server_hash(reference, REFERENCE_BYTES, mark);
+            for (size_t byte = 0; byte < sizeof sent; byte++)
+                sent[byte] = (uint8_t)(mark >> (56 - 8 * byte));
+        }
+        text_append(&into->texts[0], (const char *)sent, sizeof sent);
+    }
+    return 1;
+}
+
+static int mark_records(struct marking *into, const char *at, Py_ssize_t len)
+{
+    struct cursor from = {at, at + len};
+    while (from.at < from.end) {
+        uint32_t unit;
+        struct slice id;
+        uint8_t code[SHA256_BYTES];
+        if (!take_number(&from, &unit))
+            return 0;
+        uint64_t place = (uint64_t)(from.at - at);
+        if (!take_text(&from, &id))
+            return 0;
+        hmac_sha256(&into->key, (const uint8_t *)id.at, id.len, code);
+        if (!put_marks(into, &from, code))
+            return 0;
+        text_append(&into->texts[1], (const char *)code, REFERENCE_BYTES);
+        text_append(&into->texts[2], (const char *)&place, sizeof place);
+        text_append(&into->texts[3], (const char *)&unit, sizeof unit);
+    }
+    return 1;
+}
+
+static int are_names(PyObject *names, int columns)
+{
+    int named = PyTuple_GET_SIZE(names) == columns;
+    for (int i = 0; named && i < columns; i++)
+        named = PyBytes_CheckExact(PyTuple_GET_ITEM(names, i));
+    return named;
+}
+
+PyObject *value_marks(PyObject *module, PyObject *args)
 {
     (void)module;
-    const char *at, *key;
-    Py_ssize_t len, key_len;
-    int columns, made = 1;
-    struct text texts[3] = {{.at = NULL}};
-    if (!PyArg_ParseTuple(args, "y#iy#", &at, &len, &columns, &key, &key_len))
+    const char *at, *secret;
+    Py_ssize_t len, secret_len;
+    struct marking into = {.columns = 0};
+    if (!PyArg_ParseTuple(args, "y#y#O!", &at, &len, &secret, &secret_len, &PyTuple_Type, &into.names))
         return NULL;
-    if (columns < 0 || columns > ORIGINALS_COLUMNS_MAX || key_len != SIPHASH_KEY_BYTES)
+    into.columns = (int)Py_MIN(PyTuple_GET_SIZE(into.names), ORIGINALS_COLUMNS_MAX + 1);
+    if (into.columns < 1 || into.columns > ORIGINALS_COLUMNS_MAX || secret_len > SHA256_BLOCK ||
+        !are_names(into.names, into.columns))
         return originals_refuse(), NULL;
-    struct cursor from = {at, at + len};
-    while (made && from.at < from.end) {
-        uint32_t unit;
-        uint64_t place, mark;
-        made = take_number(&from, &unit);
-        place = (uint64_t)(from.at - at);
-        const char *begins = from.at;
-        made = made && take_record(&from, columns);
-        if (!made)
-            break;
-        mark = siphash((const uint8_t *)key, begins, (size_t)(from.at - begins));
-        if (!text_append(&texts[0], (const char *)&mark, sizeof mark) ||
-            !text_append(&texts[1], (const char *)&place, sizeof place) ||
-            !text_append(&texts[2], (const char *)&unit, sizeof unit))
-            break;
-    }
-    return texts_of(texts, made);
+    hmac_key_set(&into.key, (const uint8_t *)secret, (size_t)secret_len);
+    int made = mark_records(&into, at, len);
+    wipe(&into.key, sizeof into.key);
+    return tuple_of(into.texts, 4, made);
 }
 
 static int by_reference(const void *a, const void *b)
@@ -174,7 +218,7 @@ PyObject *original_keys(PyObject *module, PyObject *args)
     for (size_t i = 0; made && i < count; i++)
         made = put_keys(texts, &records[i], columns);
     PyMem_Free(records);
-    return texts_of(texts, made);
+    return tuple_of(texts, 3, made);
 }
 
 /* The texts of one record: the id, then of each column token and cleartext. */

@@ -49,8 +49,8 @@ int originals_parse(struct originals *into, PyObject *given);
 int originals_entry(const struct originals *from, size_t number, struct original *into);
 
 /* See _native.pyi. */
-PyObject *original_marks(PyObject *module, PyObject *args);
 PyObject *original_keys(PyObject *module, PyObject *args);
 PyObject *original_values(PyObject *module, PyObject *args);
+PyObject *value_marks(PyObject *module, PyObject *args);
 
 #endif

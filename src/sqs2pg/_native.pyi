@@ -42,10 +42,14 @@ def binary_ledger(
     each with its length, at most 4.
     """
 
-def original_marks(originals: bytes, columns: int, key: bytes, /) -> tuple[bytes, bytes, bytes]:
-    """Return of each record a hash under `key` (16 bytes), its place, and the index of its unit.
+def value_marks(
+    originals: bytes, key: bytes, names: tuple[bytes, ...], /
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return marks, references, places and units of the records of `originals`.
 
-    As uint64, uint64 and uint32. `originals`: as `FastPath.pack` makes them, of so many `columns`.
+    `originals`: as `FastPath.pack` makes them; `names`: the fields of its columns. Marks are those
+    of `pii.stored`, 8 bytes for each column; zeros where there is no original. A reference is 16
+    bytes of HMAC-SHA256 under `key`. Places and indexes of units are native uint64 and uint32.
     Raises ValueError for anything else; so do the functions below.
     """
 
@@ -54,7 +58,7 @@ def original_keys(
 ) -> tuple[bytes, bytes, bytes]:
     """Return the keys of the values of the records at `places`, sorted by the reference.
 
-    First the references (16 bytes of HMAC-SHA256 under `key`), then the tokens, as the elements of
+    First the references, then the tokens, as the elements of
     PostgreSQL's binary arrays; then of each key two uint32: the number of its record among
     `places`, and that of its column.
     """
@@ -138,6 +142,30 @@ def seal_texts(
     `wrapping`: as above. `what`: associated data, format byte included, before the two texts of a
     place. `drawn`: 12 random bytes for each. Raises as above.
     """
+
+def distinct_references(references: bytes, numbers: bytes, /) -> tuple[int, bytes]:
+    """Return how many references records have, and these as elements of a binary array, sorted.
+
+    `references`: of all records; `numbers`: of some, as native uint32.
+    """
+
+class KnownValues:
+    """A set of marks of values that are stored, of bounded size."""
+
+    def __new__(cls, marks_max: int, /) -> KnownValues:
+        """`marks_max`: places for marks, 8 bytes each; at least 4,096. It begins with these, and
+        doubles as long as it may; then a new mark takes the place of another one.
+        """
+
+    def __len__(self) -> int: ...
+    def add(self, marks: bytes, columns: int = 1, chosen: bytes | None = None, /) -> None:
+        """Add the marks of all records, or of those whose numbers (native uint32) are `chosen`."""
+
+    def unknown(self, marks: bytes, columns: int = 1, chosen: bytes | None = None, /) -> bytes:
+        """Return the numbers of those of the same records of which a mark is not here."""
+
+    def clear(self) -> None:
+        """Remove all marks, and give their memory back."""
 
 class FastPath:
     """The fast path of one mapping. Its keys are wiped from memory with it.

@@ -835,12 +835,10 @@ VAULT = _in(
     (
         "a worker knows values of a person who was erased",
         "seal",
-        """            self._stored.clear()
-            self._stored_before.clear()
+        """            self._known.clear()
             self._data_keys.clear()
 """,
-        """            self._stored_before.clear()
-            self._data_keys.clear()
+        """            self._data_keys.clear()
 """,
         (
             "integration/test_vault_rotation integration/test_vault_sealing acceptance/test_forget "

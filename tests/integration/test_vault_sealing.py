@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -27,6 +28,7 @@ async def process(ready: Pipeline, messages: Sequence[Message], sink: int = 0) -
     return await ready.processors[sink].process(messages)
 
 
+ALL_MARKS = "SELECT pii.stored(array_agg(subject)) FROM pii.subject_key"
 VALUES = "SELECT field, token, count(*) FROM pii.value GROUP BY 1, 2 ORDER BY 1, 2"
 COUNTS = """SELECT (SELECT count(*) FROM pii.subject_key), (SELECT count(*) FROM pii.value),
     (SELECT count(*) FROM user_logins)"""
@@ -54,6 +56,108 @@ async def test_known_values_cost_no_statement(pipeline: Assemble) -> None:
         before = session.statements
         await process(ready, [message("bob"), message("ann")])
         assert session.statements - before <= 9
+
+
+async def nothing(*_arguments: Any) -> None:
+    """Stands for what is not done."""
+
+
+def vault_statements(ready: Pipeline) -> list[str]:
+    """Return a list that gets the name of each function of the vault that a batch calls."""
+    session, asked = ready.processors[0].sink.session, list[str]()
+    execute = session.execute
+
+    async def noting(statement: str, parameters: Any = None) -> Any:
+        asked.extend(re.findall(r"pii\.(stored|missing|open_subjects|value)", statement))
+        return await execute(statement, parameters)
+
+    session.execute = noting  # type: ignore[method-assign]
+    return asked
+
+
+@pytest.mark.parametrize("preloaded", [True, False])
+async def test_people_who_come_back_are_asked_for_at_most_once(
+    pipeline: Assemble,
+    settings: Callable[..., Settings],
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    preloaded: bool,
+) -> None:
+    """The server's marks are those of the C code: one query for all that a person has."""
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())
+    monkeypatch.setenv("SQS2PG_NATIVE", "1")
+    if not preloaded:
+        monkeypatch.setattr("sqs2pg.vault.seal.ValueSealer.preload", nothing)
+    people = ["ann", "Bob", "x" * 100, *(f"u{i}" for i in range(20))]
+    devices = ["1", "ü€", "d" * 40, "", "a\tb\\"]
+    async with pipeline(**ON) as ready:
+        known = [message(p, f"192.0.2.{n}", d) for p in people for n, d in enumerate(devices)]
+        await process(ready, known)
+    once = [] if preloaded else ["stored"]
+    async with Pipeline(settings(**ON)) as fresh:
+        asked = vault_statements(fresh)
+        await process(fresh, [message(p, "192.0.2.1", devices[0]) for p in people])
+        assert asked == once
+        await process(fresh, [message(p, "192.0.2.0", d) for p in people for d in devices])
+        assert asked == once
+        await process(fresh, [message("ann", "192.0.2.77")])
+        assert asked == [*once, "stored", "missing", "value"]
+    assert rows(database, "SELECT count(*) FROM pii.value")[0][0] == 10 * len(people) + 1
+
+
+async def test_of_a_person_with_many_values_none_is_stored_twice_or_lost(
+    pipeline: Assemble,
+    settings: Callable[..., Settings],
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a process learns at once has a bound: it asks for the others by name."""
+    monkeypatch.setattr("sqs2pg.vault.seal.ValueSealer.preload", nothing)
+    async with pipeline(**ON) as ready:
+        await process(ready, [message("bot", f"192.0.2.{n}", "0") for n in range(150)])
+    assert len(bytes(rows(database, ALL_MARKS)[0][0])) == 64 * 8
+    async with Pipeline(settings(**ON)) as fresh:
+        await process(fresh, [message("bot", f"192.0.2.{n}", "0") for n in range(160)])
+    assert rows(database, COUNTS) == [(1, 161, 310)]
+    assert assert_every_value_opens(settings(**ON), database) == 161
+
+
+@pytest.mark.parametrize("bits", [0, 4, 8])
+async def test_slices_have_each_value_once(pipeline: Assemble, database: str, bits: int) -> None:
+    async with pipeline(**ON) as ready:
+        await process(ready, [message(f"u{n}", f"192.0.2.{n}", str(n)) for n in range(100)])
+    slices = rows(
+        database,
+        f"SELECT pii.stored_slice(n, {bits}) FROM generate_series(0, {(1 << bits) - 1}) AS n",
+    )
+    [(everything,)] = rows(database, ALL_MARKS)
+    marks = [bytes(one)[at : at + 8] for (one,) in slices if one for at in range(0, len(one), 8)]
+    assert len(marks) == 200
+    assert set(marks) == {everything[at : at + 8] for at in range(0, 1600, 8)}
+    for number, of in ((1 << bits, bits), (-1, bits), (0, 1), (0, 128)):
+        with pytest.raises(psycopg.errors.InvalidParameterValue):
+            rows(database, f"SELECT pii.stored_slice({number}, {of})")
+
+
+async def test_what_a_transaction_stored_and_lost_is_stored_again(
+    pipeline: Assemble, database: str
+) -> None:
+    async with pipeline(**ON) as ready:
+        sink = ready.processors[0].sink
+        commit, failures = getattr(sink, "_commit"), [1]  # noqa: B009  mypy has no such name
+
+        async def failing(*arguments: Any, **named: Any) -> None:
+            if failures:
+                failures.clear()
+                raise psycopg.errors.SerializationFailure
+            await commit(*arguments, **named)
+
+        setattr(sink, "_commit", failing)  # noqa: B010
+        one = message("ann")
+        assert await process(ready, [one]) == [Outcome.RELEASED]
+        assert rows(database, COUNTS) == [(0, 0, 0)]
+        assert await process(ready, [one]) == [Outcome.WRITTEN]
+    assert rows(database, COUNTS) == [(1, 2, 1)]
 
 
 async def test_without_the_vault_nothing_is_stored(pipeline: Assemble, database: str) -> None:

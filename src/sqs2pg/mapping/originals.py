@@ -38,15 +38,6 @@ def fields_id(fields: Iterable[Field]) -> FieldsId:
 class OriginalsPart(Protocol):
     """The originals of some records of one target, in one batch. Records have numbers, from 0."""
 
-    def hashes(
-        self, salt: bytes, chosen: Collection[str] | None, left_out: LeftOut | None = None
-    ) -> dict[int, int]:
-        """Return a hash of each chosen record's fields, subject and values, with its number.
-
-        Equal hashes mean the same values of the same person: one number stands for them.
-        `chosen` are MessageIds; None means all. Records whose line is in `left_out` are not chosen.
-        """
-
     def originals(self, indexes: Sequence[int]) -> Iterator[tuple[str, str, str, str]]:
         """Yield subject, field, token and cleartext value of records."""
 
@@ -91,7 +82,11 @@ class OriginalColumns:
     def hashes(
         self, salt: bytes, chosen: Collection[str] | None, left_out: LeftOut | None = None
     ) -> dict[int, int]:
-        """See `OriginalsPart`."""
+        """Return a hash of each chosen record's fields, subject and values, with its number.
+
+        Equal hashes mean the same values of the same person: one number stands for them.
+        `chosen` are MessageIds; None means all. Records whose line is in `left_out` are not chosen.
+        """
         rows = zip(repeat(hash((salt, self._fields_id))), self._subjects, *self._values)
         lines = left_out.get(self._target) if left_out else None
         if chosen is None and not lines:

@@ -7,12 +7,11 @@ native/originals.c of the source tree.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from types import ModuleType
 from typing import Literal, NamedTuple
 
-from sqs2pg.mapping.originals import FieldsId, LeftOut, fields_id, records_of
+from sqs2pg.mapping.originals import LeftOut, records_of
 from sqs2pg.message import Message
 from sqs2pg.settings import Field
 
@@ -24,12 +23,11 @@ class PackedFields:
 
     def __init__(self, fields: Sequence[Field], extension: ModuleType) -> None:
         self._names = tuple(field.first_source for field in fields if field.recover)
-        self._fields_id = fields_id(fields)
         self._extension = extension
 
     def part(self, units: Sequence[Message], originals: bytes) -> PackedOriginals:
         """Return the originals of a batch. `originals`: as `Packed` has them."""
-        return PackedOriginals(units, self._names, self._fields_id, originals, self._extension)
+        return PackedOriginals(units, self._names, originals, self._extension)
 
 
 class PackedKeys(NamedTuple):
@@ -56,7 +54,6 @@ class PackedOriginals:
         self,
         units: Sequence[Message],
         names: Sequence[str],
-        fields: FieldsId,
         originals: bytes,
         extension: ModuleType,
     ) -> None:
@@ -64,32 +61,39 @@ class PackedOriginals:
         """The recoverable fields, as the vault calls them."""
         self.extension = extension
         self._units = units
-        self._fields_id = fields
         self._originals = originals
-        self._places = b""
+        self._places = self._indexes = b""
 
-    def hashes(
-        self, salt: bytes, chosen: Collection[str] | None, left_out: LeftOut | None = None
-    ) -> dict[int, int]:
-        """See `OriginalsPart`."""
-        about = repr(self._fields_id).encode()
-        key = hashlib.blake2b(about, key=salt, digest_size=16).digest()
-        count = len(self.names)
-        marks, self._places, indexes = self.extension.original_marks(self._originals, count, key)
-        found = dict(zip(_numbers(marks, "Q"), range(len(marks)), strict=False))
+    def marks(self, reference_key: bytes) -> tuple[bytes, bytes]:
+        """Return marks and references of all records, in the order of their numbers.
+
+        Of each record there are 8 bytes for each field, zeros if it has no original, and 16.
+        """
+        names = tuple(name.encode() for name in self.names)
+        found = self.extension.value_marks(self._originals, reference_key, names)
+        marks, references, self._places, self._indexes = found
+        return marks, references
+
+    def chosen(
+        self, numbers: bytes, chosen: Collection[str] | None, left_out: LeftOut | None
+    ) -> bytes:
+        """Return those of the records with these numbers, native uint32, that are chosen.
+
+        As in `OriginalColumns.hashes`. After `marks`.
+        """
         lines = left_out.get(0) if left_out else None  # there is one target
         if chosen is None and not lines:
-            return found
-        ids = [self._units[unit].message_id for unit in _numbers(indexes, "I")]
+            return numbers
+        ids = [self._units[unit].message_id for unit in _numbers(self._indexes, "I")]
         without = set(records_of(ids, lines)) if lines else ()
-        return {
-            mark: record
-            for record, (mark, message_id) in enumerate(zip(_numbers(marks, "Q"), ids, strict=True))
-            if record not in without and (chosen is None or message_id in chosen)
-        }
+        return b"".join(
+            numbers[4 * at : 4 * at + 4]
+            for at, record in enumerate(_numbers(numbers, "I"))
+            if record not in without and (chosen is None or ids[record] in chosen)
+        )
 
     def keys(self, records: Sequence[int], reference_key: bytes) -> PackedKeys:
-        """Return the keys of records, by their numbers in `hashes`."""
+        """Return the keys of records, by their numbers. After `marks`."""
         places, count = self._at(records), len(self.names)
         references, tokens, each = self.extension.original_keys(
             self._originals, places, count, reference_key

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,8 +17,9 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.mapping.unknown_members import UnknownMembers
-from sqs2pg.native import keep_memory
+from sqs2pg.native import extension, keep_memory
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.recent_keys import RecentKeys
@@ -40,6 +41,7 @@ from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.traces import start_traces
+from sqs2pg.vault.seal import PRELOAD_S, ValueSealer
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.amend import Amender
@@ -62,6 +64,22 @@ class Processing(msgspec.Struct):
     rotation: KeyRotation
     connect: Connector
     """Opens further connections to the database."""
+    vault: ValueSealer | None = None
+    """Where the vault is on."""
+
+    async def preload(self) -> None:
+        """Have the vault read what is stored: for a process that lives long.
+
+        A database that fails is no fault here: then batches ask for it.
+        """
+        made_by = extension()
+        if self.vault is None or made_by is None:
+            return
+        if not isinstance(self.processors[0].plan.encoder, NativeEncoder):
+            return  # what Python code makes is known by other marks
+        with suppress(TransientFault, TimeoutError):
+            async with asyncio.timeout(2 * PRELOAD_S), self.connect.opened() as session:
+                await self.vault.preload(session, made_by)
 
 
 async def upkeep(settings: Settings, pipeline: int, pool: SessionPool | None = None) -> None:
@@ -148,7 +166,14 @@ async def assemble_processors(
             _require_writable(sinks[0], sink_plan), *([pool.fill(count)] if pool else [])
         )
         yield Processing(
-            processors, compiled.keyring, metrics, sink_plan, batch_log, rotation, connector
+            processors=processors,
+            keyring=compiled.keyring,
+            metrics=metrics,
+            sink_plan=sink_plan,
+            batch_log=batch_log,
+            rotation=rotation,
+            connect=connector,
+            vault=compiled.vault,
         )
     finally:
         if traces:

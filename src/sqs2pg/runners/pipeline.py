@@ -143,6 +143,8 @@ class Pipeline:
             )
             self._put_together(made, *await looking, in_flight, readings)
             stack.callback(self.source.leave)
+            if not self._shared:
+                await made.preload()
             self._owned = stack.pop_all()
         self.opened = True
         if self._stopping:

@@ -15,14 +15,17 @@ value, and are emptied when the epoch says that somebody was erased. Must never 
 from __future__ import annotations
 
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 
-from sqs2pg.errors import KeyFault
+from sqs2pg.errors import FatalFault, KeyFault
 from sqs2pg.keys.aead import PersonKey, nonces
 from sqs2pg.keys.derive import ROOT_BYTES
 from sqs2pg.keys.keyring import Keyring
@@ -41,6 +44,7 @@ from sqs2pg.postgres.binary_arrays import (
 )
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.key_registry import refuse_missing_root
+from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.crypto import (
     KeyEncryptionKeys,
     SubjectKeyFault,
@@ -49,6 +53,7 @@ from sqs2pg.vault.crypto import (
     seal_value,
     wrap_data_key,
 )
+from sqs2pg.vault.known_values import KnownValues, MarkedRecords, Unknown
 from sqs2pg.vault.value_keys import (
     NOTHING_ASKED,
     Absent,
@@ -71,6 +76,11 @@ SELECT (SELECT epoch FROM pii.state),
 """What a batch's transaction opens with. The second statement reads once the lock is taken; its
 last column is the active pseudonym version, as without the vault."""
 
+_STORED = "SELECT pii.stored(%s::uuid[])"
+_STORED_SLICE = "SELECT pii.stored_slice(%s, %s)"
+_ESTIMATE = "SELECT reltuples FROM pg_class WHERE oid = 'pii.value'::regclass"
+_SLICES = (0, 100_000), (4, 2_000_000)
+"""For how many values at most so many bits name a slice; for more, 8 do."""
 _MISSING = """SELECT entries, generation, wrapped_key, key_version
 FROM pii.missing(%s::uuid[], %s::text[], %s::text[])"""
 _STORE = """INSERT INTO pii.value (subject, generation, field, token, sealed, token_hash)
@@ -89,10 +99,8 @@ stored AS (
 {_STORE.format("WHERE NOT EXISTS (SELECT FROM opened o WHERE o.subject = n.subject) ")})
 SELECT subject, generation, wrapped_key, key_version FROM opened"""
 
-STORED_MAX = 400_000
-"""Records whose values are known to be stored, in each of two sets: about 60 MB when full. A hash
-has 64 bits and is salted in each process: a new record is taken for a known one with a probability
-of 10**-13."""
+PRELOAD_S = 5.0
+"""How long a process reads what is stored when it starts; it ends with the slice under way."""
 DATA_KEYS_MAX = 10_000
 """The latest unwrapped data keys: about 10 MB."""
 
@@ -104,7 +112,7 @@ class Marks(msgspec.Struct):
     """What a transaction stored. The vault remembers it once the transaction has committed."""
 
     epoch: int
-    stored: Collection[int]
+    stored: list[Unknown]
     data_keys: dict[str, tuple[int, PersonKey]]
 
 
@@ -134,10 +142,9 @@ class ValueSealer:
         self._kek = self._keks[self._version]
         self._reference_key = reference_key
         self._references = references_of_many(reference_key)
-        self._salt = secrets.token_bytes(16)
         self._epoch = 0
-        self._stored: set[int] = set()
-        self._stored_before: set[int] = set()
+        self._known = KnownValues(reference_key)
+        self._mostly_new = False  # the last values that were not known here
         self._data_keys: OrderedDict[str, tuple[int, PersonKey]] = OrderedDict()
         self._damaged: set[str] = set()
 
@@ -153,11 +160,37 @@ class ValueSealer:
                 code="key_version",
                 hint="restart, so that the active version is used; `sqs2pg keys list` shows both",
             )
+        self._follow(epoch)
+
+    def _follow(self, epoch: int) -> None:
         if epoch != self._epoch:
-            self._stored.clear()
-            self._stored_before.clear()
+            self._known.clear()
             self._data_keys.clear()
             self._epoch = epoch
+
+    async def preload(self, session: Session, extension: ModuleType) -> None:
+        """Read what is stored, as far as memory and time go, so that it is not asked for by name.
+
+        For a process that lives long and whose rows `extension` makes. It fills a cache: where the
+        database fails, batches ask, and report the fault if it lasts.
+        """
+        with suppress(FatalFault), explained():
+            await self._preload(session, extension)
+
+    async def _preload(self, session: Session, extension: ModuleType) -> None:
+        began = time.monotonic()
+        [(estimate,)] = await session.execute(_ESTIMATE)
+        bits = next((bits for bits, most in _SLICES if estimate < most), 8)
+        for number in range(1 << bits):
+            async with session.transaction(OPEN) as transaction:
+                [(epoch, *_)] = transaction.opened
+                if number == 0:
+                    self._follow(epoch)
+                [(marks,)] = await session.execute(_STORED_SLICE, [number, bits])
+                # Still under the lock: nobody has been erased since they were read.
+                more = epoch == self._epoch and self._known.add_marks(marks or b"", extension)
+            if not more or time.monotonic() - began > PRELOAD_S:
+                return
 
     async def seal(
         self,
@@ -175,24 +208,34 @@ class ValueSealer:
         """
         marks = Marks(self._epoch, [], {})
         asked: list[ValueKeys] = []
-        stored: set[int] = set()
+        unknown_values = absent_values = 0
         for part in originals.parts:
-            indexes = part.hashes(self._salt, chosen, left_out)
-            new = indexes.keys() - self._stored - self._stored_before
-            records = [indexes[hash_] for hash_ in new]
-            keys = keys_of(part, records, self._references, self._reference_key)
-            if keys.asked.size:
-                asked.append(keys)
-            stored |= new
-        marks.stored = stored
+            unknown = self._known.unknown(part, chosen, left_out)
+            marks.stored.append(unknown)
+            if isinstance(unknown, MarkedRecords):
+                unknown_values += unknown.values
+                if unknown.values and not self._mostly_new:
+                    await self._learn(session, unknown)
+            if records := unknown.records:
+                keys = keys_of(part, records, self._references, self._reference_key)
+                if keys.asked.size:
+                    asked.append(keys)
         if asked:
             try:
-                await self._store(session, asked, marks)
+                absent_values = await self._store(session, asked, marks)
             except SubjectKeyFault as fault:
                 await refuse_missing_root(session, self._keyring, "vault", fault.root)
                 self._log_once(fault)
                 raise
+        self._mostly_new = 2 * absent_values > unknown_values
         return marks
+
+    async def _learn(self, session: Session, unknown: MarkedRecords) -> None:
+        """Ask for all that is stored of people who may have come back."""
+        size, elements = unknown.subjects()
+        [(stored,)] = await session.execute(_STORED, [uuid_array_of(size, elements)])
+        if stored:
+            unknown.learn(stored)
 
     def _log_once(self, fault: SubjectKeyFault) -> None:
         if fault.subject not in self._damaged and len(self._damaged) < DAMAGED_MAX:
@@ -211,6 +254,7 @@ class ValueSealer:
         nothing = Marks(self._epoch, [], {})
         values = _value_arrays([self._sealed([], nothing)])
         people = self._people_arrays([self._new_people({}, nothing)])
+        await session.execute(_STORED, [uuid_array_of(0)])
         await session.execute(_MISSING, asked_arrays([NOTHING_ASKED]))
         await session.execute(_STORE_VALUES, values)
         await session.execute(_STORE_NEW, [*people, *values])
@@ -219,18 +263,19 @@ class ValueSealer:
         """Note what a committed transaction stored, unless somebody has been erased since."""
         if marks.epoch != self._epoch:
             return
-        self._stored.update(marks.stored)
-        if len(self._stored) > STORED_MAX:
-            self._stored_before, self._stored = self._stored, set()
+        for unknown in marks.stored:
+            unknown.remember()
         self._data_keys.update(marks.data_keys)
         while len(self._data_keys) > DATA_KEYS_MAX:
             self._data_keys.popitem(last=False)
 
-    async def _store(self, session: Session, asked: Sequence[ValueKeys], marks: Marks) -> None:
+    async def _store(self, session: Session, asked: Sequence[ValueKeys], marks: Marks) -> int:
+        """Store what is missing of some values; return how many those are."""
         rows = await session.execute(_MISSING, asked_arrays([keys.asked for keys in asked]))
-        if not rows:
-            return
         absent = list(absent_of(asked, rows))
+        count = sum(len(one.numbers) for one in absent)
+        if not absent:
+            return 0
         wanted = _wanted([one for one in absent if not one.seals])
         # A person whose values came in several parts gets one key.
         known = {one.value_key[0] for one in wanted}
@@ -252,7 +297,7 @@ class ValueSealer:
             values.append(sealed)
         if not sum(one.size for one in people):
             await session.execute(_STORE_VALUES, _value_arrays(values))
-            return
+            return count
         arrays = [*self._people_arrays(people), *_value_arrays(values)]
         rows = await session.execute(_STORE_NEW, arrays)
         if rows:  # another process has given these a key first
@@ -266,6 +311,7 @@ class ValueSealer:
                 for generation, wrapped, version in [keys_of_first[one.value_key[0]]]
             ]
             await session.execute(_STORE_VALUES, _value_arrays([self._sealed(kept, marks)]))
+        return count
 
     def _new_people(self, keyless: dict[str, tuple[int, str]], marks: Marks) -> NewPeople:
         """Make keys for subjects, given as generation and id."""

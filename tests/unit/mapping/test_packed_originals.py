@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from array import array
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.compile_encoder import compile_encoder
 from sqs2pg.mapping.native_encoder import NativeEncoder
-from sqs2pg.mapping.originals import Originals
+from sqs2pg.mapping.originals import OriginalColumns, Originals, OriginalsPart
 from sqs2pg.mapping.packed_originals import PackedOriginals
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.settings import load
@@ -28,7 +29,7 @@ FIELDS: list[dict[str, Any]] = [
     {"source": "locale", "column": "locale"},
     {"source": "device_id", "column": "device", "mask": "pseudonymize", "recover": True},
 ]
-SALT, KEY = b"s" * 16, b"r" * 32
+KEY, NAMES = b"r" * 32, (b"ip", b"device_id")
 
 
 def mapping() -> Both:
@@ -56,11 +57,17 @@ BODIES: list[dict[str, Any]] = [
 
 def found(originals: Originals | None, chosen: set[str] | None = None) -> set[tuple[str, ...]]:
     assert originals is not None
-    return {
-        entry
-        for part in originals.parts
-        for entry in part.originals(list(part.hashes(SALT, chosen).values()))
-    }
+    return {entry for part in originals.parts for entry in part.originals(records_in(part, chosen))}
+
+
+def records_in(part: OriginalsPart, chosen: set[str] | None = None) -> list[int]:
+    """Return the numbers of a part's chosen records."""
+    if not isinstance(part, PackedOriginals):
+        assert isinstance(part, OriginalColumns)
+        return list(part.hashes(b"salt", chosen).values())
+    _, references = part.marks(KEY)
+    numbers = array("I", range(len(references) // 16)).tobytes()
+    return memoryview(part.chosen(numbers, chosen, None)).cast("I").tolist()
 
 
 def packed_part(originals: Originals | None) -> PackedOriginals:
@@ -83,10 +90,9 @@ def test_the_c_code_keeps_the_originals_that_python_finds() -> None:
         ("bob", "device_id", ""),
         ("Zoë", "ip", "192.0.2.2"),
     }
-    # A message with an unusual id, or without one, is left to Python; equal ones are one record.
+    # A message with an unusual id, or without one, is left to Python.
     packed = packed_part(native)
-    assert len(packed.hashes(SALT, None)) == 3
-    assert packed.hashes(b"t" * 16, None).keys().isdisjoint(packed.hashes(SALT, None))
+    assert len(records_in(packed)) == 4
     assert found(native, {batch[1].message_id}) == {
         entry for entry in found(python) if entry[0] == "bob"
     }
@@ -97,7 +103,7 @@ def test_a_repeated_message_has_its_originals_once() -> None:
     batch = [one, one]
     encoded = mapping().encoders["native"].encode(batch, "1\n")
     assert list(encoded.repeats) == [1]
-    assert len(packed_part(encoded.originals).hashes(SALT, None)) == 1
+    assert len(records_in(packed_part(encoded.originals))) == 1
 
 
 BODY = st.fixed_dictionaries(
@@ -122,7 +128,7 @@ def test_generated_originals(bodies: list[dict[str, Any]]) -> None:
 def test_keys_are_sorted_by_reference_and_lead_to_their_values() -> None:
     batch = messages(*(BODIES[0] | {"user_id": f"u{n}"} for n in range(50)), BODIES[1])
     part = packed_part(mapping().encoders["native"].encode(batch, "1\n").originals)
-    records = list(part.hashes(SALT, None).values())
+    records = records_in(part)
     for chosen in (records, records[3:7][::-1], []):
         keys = keys_of(part, chosen, references_of_many(KEY), KEY)
         values = list(keys.values(range(keys.asked.size)))
@@ -147,7 +153,7 @@ def test_what_is_no_originals_is_refused() -> None:
     last_record = 27
     for cut in range(1, last_record):
         with pytest.raises(ValueError, match="no originals"):
-            native.original_marks(whole[:-cut], 2, SALT)
+            native.value_marks(whole[:-cut], KEY, NAMES)
         with pytest.raises(ValueError, match="no originals"):
             native.original_values(whole[:cut], (4).to_bytes(8, "little"), 40)
         with pytest.raises(ValueError, match="no originals"):
@@ -157,8 +163,10 @@ def test_what_is_no_originals_is_refused() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda native: native.original_marks(b"", -1, SALT),
-        lambda native: native.original_marks(b"", 2, b"short"),
+        lambda native: native.value_marks(b"", KEY, ()),
+        lambda native: native.value_marks(b"", KEY, ("ip",)),
+        lambda native: native.value_marks(b"", b"k" * 65, NAMES),
+        lambda native: native.distinct_references(bytes(32), (2).to_bytes(4, "little")),
         lambda native: native.original_keys(b"", b"1234", 2, KEY),
         lambda native: native.original_keys(b"", b"", 2, b"k" * 65),
         lambda native: native.original_values(b"", b"1234", 2),
@@ -169,50 +177,12 @@ def test_arguments_of_another_form_are_refused(call: Any) -> None:
         call(extension())
 
 
-def test_siphash_gives_its_known_answer() -> None:
-    """The hash of a record is SipHash-1-3, as CPython's for `bytes` is under another key."""
-    record = (0).to_bytes(4, "little") + (3).to_bytes(4, "little") + b"ann"
-    marks, places, units = extension().original_marks(record, 0, bytes(range(16)))
-    assert int.from_bytes(marks, "little") == siphash13(bytes(range(16)), record[4:])
-    assert (int.from_bytes(places, "little"), int.from_bytes(units, "little")) == (4, 0)
-
-
-def siphash13(key: bytes, data: bytes) -> int:
-    """The reference in https://www.aumasson.jp/siphash/siphash.pdf, section 2."""
-    mask = 2**64 - 1
-    low, high = (int.from_bytes(key[at : at + 8], "little") for at in (0, 8))
-    v = [
-        low ^ int.from_bytes(b"somepseu"),
-        high ^ int.from_bytes(b"dorandom"),
-        low ^ int.from_bytes(b"lygenera"),
-        high ^ int.from_bytes(b"tedbytes"),
-    ]
-
-    def turn(word: int, by: int) -> int:
-        return (word << by | word >> (64 - by)) & mask
-
-    def rounds(count: int) -> None:
-        for _ in range(count):
-            v[0] = (v[0] + v[1]) & mask
-            v[1] = turn(v[1], 13) ^ v[0]
-            v[0] = turn(v[0], 32)
-            v[2] = (v[2] + v[3]) & mask
-            v[3] = turn(v[3], 16) ^ v[2]
-            v[0] = (v[0] + v[3]) & mask
-            v[3] = turn(v[3], 21) ^ v[0]
-            v[2] = (v[2] + v[1]) & mask
-            v[1] = turn(v[1], 17) ^ v[2]
-            v[2] = turn(v[2], 32)
-
-    whole = len(data) // 8 * 8
-    words = [int.from_bytes(data[at : at + 8], "little") for at in range(0, whole, 8)]
-    for word in [*words, int.from_bytes(data[whole:], "little") | (len(data) & 255) << 56]:
-        v[3] ^= word
-        rounds(1)
-        v[0] ^= word
-    v[2] ^= 255
-    rounds(3)
-    return v[0] ^ v[1] ^ v[2] ^ v[3]
+def test_references_are_sorted_and_come_once() -> None:
+    references = [bytes([byte]) * 16 for byte in (3, 1, 3, 2)]
+    numbers = array("I", [3, 2, 0, 2]).tobytes()
+    found = extension().distinct_references(b"".join(references), numbers)
+    assert found == (2, b"".join(b"\0\0\0\x10" + bytes([byte]) * 16 for byte in (2, 3)))
+    assert extension().distinct_references(b"", b"") == (0, b"")
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from sqs2pg.vault.crypto import (
 )
 from sqs2pg.vault.value_keys import NewPeople, PackedKeys, SealedValues, absent_of, keys_of
 from tests.native import SENT_MS, Both, extension, with_queue_id
-from tests.unit.mapping.test_packed_originals import mapping
+from tests.unit.mapping.test_packed_originals import mapping, records_in
 
-KEK, REFERENCE_KEY, SALT = b"w" * 32, b"r" * 32, b"s" * 16
+KEK, REFERENCE_KEY = b"w" * 32, b"r" * 32
 BODIES: list[dict[str, Any]] = [
     {"user_id": "ann", "ip": "192.0.2.1", "device_id": "d\\1\t"},
     {"user_id": "ann", "ip": "192.0.2.2", "device_id": "d\\1\t"},
@@ -39,8 +39,7 @@ def keys_in(bodies: Sequence[dict[str, Any]], both: Both | None = None) -> Packe
     originals = (both or mapping()).encoders["native"].encode(batch, "1\n").originals
     assert originals is not None
     part = originals.parts[0]
-    records = list(part.hashes(SALT, None).values())
-    keys = keys_of(part, records, references_of_many(REFERENCE_KEY), REFERENCE_KEY)
+    keys = keys_of(part, records_in(part), references_of_many(REFERENCE_KEY), REFERENCE_KEY)
     assert isinstance(keys, PackedKeys)
     return keys
 

@@ -59,7 +59,8 @@ BEGIN
             TO sqs2pg_ingest;
         GRANT SELECT (epoch) ON pii.state TO sqs2pg_ingest;
         GRANT INSERT ON pii.value TO sqs2pg_ingest;
-        GRANT EXECUTE ON FUNCTION pii.lock_shared(), pii.missing(uuid[], text[], text[]),
+        GRANT EXECUTE ON FUNCTION pii.lock_shared(), pii.stored(uuid[]),
+            pii.stored_slice(integer, integer), pii.missing(uuid[], text[], text[]),
             pii.open_subjects(uuid[], integer[], bytea[], integer, bytea[]),
             pii.reference_key(), pii.set_reference_key(bytea, text),
             pii.note_holders(text[], text[], text[]), pii.take_unheld(), pii.drop_unheld()

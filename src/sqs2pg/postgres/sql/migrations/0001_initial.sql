@@ -1381,7 +1381,7 @@ CREATE TABLE pii.token_map (
 ------------------------------------------------------------------------------------------------
 -- 12. Vault: functions
 ------------------------------------------------------------------------------------------------
--- Every batch calls missing, open_subjects and the trigger require_live_key. Their plans are cached
+-- Every batch calls stored, missing, open_subjects and the trigger require_live_key. Their plans are cached
 -- for the session, and a plan made while the tables were small would read the whole tables once
 -- they have grown. Switching off sequential scans, hash joins and merge joins binds them to the
 -- indexes.
@@ -1409,6 +1409,51 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     LOCK TABLE pii.erasure_lock IN EXCLUSIVE MODE;
+END
+$$;
+
+-- Return the marks of values that are stored of subjects, at most 64 of each: each mark as int8send makes
+-- it. What a process learns of a person who comes back is then known for their other values, too.
+CREATE FUNCTION pii.stored(subjects uuid[]) RETURNS bytea
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+BEGIN
+    RETURN (
+        SELECT string_agg(int8send(uuid_hash_extended(
+                   s.subject, hashtextextended(v.field, v.token_hash))), ''::bytea)
+          FROM unnest(subjects) AS s (subject)
+         CROSS JOIN LATERAL (
+               SELECT o.field, o.token_hash FROM pii.value o WHERE o.subject = s.subject LIMIT 64) v);
+END
+$$;
+
+-- Return the same of all subjects whose reference has this number in its first bits: what a process reads
+-- when it starts. At most a million. Slices have no finer bounds, so that nobody finds a reference by
+-- them, and with it a wrapped key.
+CREATE FUNCTION pii.stored_slice(number integer, bits integer) RETURNS bytea
+LANGUAGE plpgsql STRICT SECURITY DEFINER
+SET search_path = pg_catalog, pii, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+DECLARE
+    least integer := number << (8 - bits);
+    most integer := ((number + 1) << (8 - bits)) - 1;
+BEGIN
+    IF bits NOT IN (0, 4, 8) OR number NOT BETWEEN 0 AND (1 << bits) - 1 THEN
+        RAISE EXCEPTION 'sqs2pg: there is no such slice' USING ERRCODE = '22023';
+    END IF;
+    RETURN (
+        SELECT string_agg(int8send(uuid_hash_extended(
+                   v.subject, hashtextextended(v.field, v.token_hash))), ''::bytea)
+          FROM (SELECT o.subject, o.field, o.token_hash FROM pii.value o
+                 WHERE o.subject BETWEEN (lpad(to_hex(least), 2, '0') || repeat('0', 30))::uuid
+                                     AND (lpad(to_hex(most), 2, '0') || repeat('f', 30))::uuid
+                 LIMIT 1000000) v);
 END
 $$;
 
