@@ -13,7 +13,7 @@ from sqs2pg.telemetry.metrics import Metrics
 
 UPKEEP_EVERY_S = 3600.0
 BEGIN_AFTER_S = 0.1
-"""How long after a start upkeep and readings begin: the first poll goes before them."""
+"""How long after a start upkeep begins: the first poll goes before it."""
 
 Upkeep = Callable[[], Awaitable[None]]
 """One turn of the books' hourly upkeep. Raises TransientFault."""

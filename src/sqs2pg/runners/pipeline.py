@@ -23,7 +23,6 @@ from sqs2pg.errors import TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import received_bytes_max
 from sqs2pg.mapping.unknown_members import UnknownMembers
-from sqs2pg.pipeline.books_upkeep import BEGIN_AFTER_S
 from sqs2pg.pipeline.consumer import Consumer
 from sqs2pg.pipeline.pause_watch import PauseWatch
 from sqs2pg.pipeline.processor import Processor
@@ -270,7 +269,6 @@ class Pipeline:
             [*self.probes.all(), *telemetry_readings(settings, metrics)],
             metrics,
             self.stretches.time_left_s,
-            begin_after_s=BEGIN_AFTER_S,
         )
 
     def _stretch(self, number: int, readings: SessionPool | None) -> PauseWatch:

@@ -54,15 +54,10 @@ class PeriodicReadings:
         readings: Sequence[PeriodicReading],
         metrics: Metrics,
         time_left_s: Callable[[], float] = lambda: END_S,
-        *,
-        begin_after_s: float = 0.0,
     ) -> None:
-        """`time_left_s`: how long the end may take at most, asked at the end. `begin_after_s`: the
-        first readings wait so long, for what is more urgent at a start.
-        """
+        """`time_left_s`: how long the end may take at most, asked at the end."""
         self._readings = readings
         self._time_left_s = time_left_s
-        self._begin_after_s = begin_after_s
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
         # By reading, time.monotonic(): when one that is under way began, when the last one worked.
@@ -101,8 +96,6 @@ class PeriodicReadings:
         }
 
     async def _repeat(self, reading: PeriodicReading) -> None:
-        if self._begin_after_s:
-            await asyncio.sleep(self._begin_after_s)
         while True:
             began = time.monotonic()
             ok = await self._read(reading)
