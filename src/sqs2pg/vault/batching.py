@@ -25,10 +25,10 @@ SHARED = f"""SELECT {DURABLE}, set_config('row_security', 'off', true),
 policy of row security would narrow fails, instead of finding fewer rows."""
 BY_INDEX = ", ".join(
     f"set_config('enable_{way}', 'off', true)"
-    for way in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin")
+    for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
 )
-"""Follows SHARED where a batch is the next small part of a large table: it is read in the order of
-the primary key, whatever the planner thinks of a LIMIT."""
+"""Follows SHARED where a batch is the next small part of a large table: it is read from the last
+address on, and joined by the indexes, whatever the planner thinks of a LIMIT."""
 FIRST_SUBJECT = "00000000-0000-0000-0000-000000000000"
 
 

@@ -76,23 +76,27 @@ _COPY = """COPY pg_temp.sqs2pg_moved (address, made_by, old_token, new_token, se
 FROM STDIN (FORMAT binary)"""
 # By address, without a lock: while the erasure lock is held nothing but another rekey changes these
 # rows, and then they have other addresses. Another row may have taken the address since: that one
-# was made by another transaction. A value whose new token a later message has stored already stays
-# behind, and is removed; so does one that had tokens of two older versions, but for the first.
+# was made by another transaction. The map is sorted, so that its index is written page by page.
 # The temporary table can only be read whole. Were that switched off, as it is for the search, then
 # all plans would cost the same to the planner, and it may join each value with each row.
 _MOVE = """SET LOCAL enable_seqscan = on;
 WITH mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
-    SELECT old_token, new_token FROM pg_temp.sqs2pg_moved ON CONFLICT DO NOTHING),
+    SELECT old_token, new_token FROM pg_temp.sqs2pg_moved ORDER BY old_token COLLATE "C"
+    ON CONFLICT DO NOTHING),
 changed AS (
     UPDATE pii.value v SET token = m.new_token, sealed = m.sealed,
            token_hash = m.new_hash
     FROM pg_temp.sqs2pg_moved m
-    WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT m.again AND (EXISTS (
-        SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
-        AND o.token_hash = m.new_hash)) IS FALSE
+    WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT m.again{unless}
     RETURNING 1)
 SELECT count(*) FROM changed"""
+# A value whose new token a later message has stored already stays behind, and is removed; so does
+# one that had tokens of two older versions, but for the first. Most batches have none of them, so
+# they are looked for only once a batch has failed for one, and while there are some.
+_UNLESS_STORED = """ AND (EXISTS (
+        SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
+        AND o.token_hash = m.new_hash)) IS FALSE"""
 _REMOVE = """DELETE FROM pii.value v USING pg_temp.sqs2pg_moved m
 WHERE v.ctid = m.address AND v.xmin = m.made_by"""
 _MAP_ROWS = "SELECT count(*) FROM pii.token_map"
@@ -188,7 +192,7 @@ class Rekeyer:
         try:
             with explained():
                 async with self._session.transaction(SHARED, _CREATE) as transaction:
-                    await self._session.execute(_MOVE)
+                    await self._session.execute(_MOVE.format(unless=_UNLESS_STORED))
                     await self._session.execute(_REMOVE)
                     await transaction.rollback()
                 for table in self._map.tables:
@@ -239,12 +243,13 @@ class _Lane:
         self._hashes = hashes
         self._renewer = ValueRenewer(keyring, work.fields, work.columns_of)  # for its own thread
         self._batch_size = BatchSize(BATCH_VALUES)
+        self._look_for_stored = False
 
     async def run(self) -> None:
         """Give all values of the lane new tokens, batch by batch.
 
-        A message under the new version may store a value between the search for it and the change:
-        then the batch is done again.
+        A message under the new version may have stored a value that the batch would, or store it at
+        the same moment: then the batch is done again.
         """
         after: str | None = FIRST_ADDRESS
         tries = 0
@@ -252,6 +257,7 @@ class _Lane:
             try:
                 after, tries = await self._next_batch(after), 0
             except STORED_MEANWHILE:
+                self._look_for_stored = True
                 tries += 1
                 if tries == TRIES_MAX:
                     raise
@@ -283,6 +289,8 @@ class _Lane:
     async def _move(self, done: RenewedValues) -> None:
         if done.moved:
             await self._session.copy(_COPY, done.rows)
-            [(changed,)] = await self._session.execute(_MOVE)
+            unless = _UNLESS_STORED if self._look_for_stored else ""
+            [(changed,)] = await self._session.execute(_MOVE.format(unless=unless))
             if changed < done.moved:
                 await self._session.execute(_REMOVE)
+            self._look_for_stored = self._look_for_stored and changed < done.moved
