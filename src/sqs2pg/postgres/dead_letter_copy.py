@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple, Protocol
 
@@ -19,7 +20,8 @@ import msgspec
 from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.aead import SharedKey, associated
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.copy_text import NULL, binary, escaped
+from sqs2pg.mapping.copy_text import NULL, binary
+from sqs2pg.mapping.copy_text import escaped as escaped_anew
 from sqs2pg.mapping.subject import SubjectReader
 from sqs2pg.message import SYSTEM_ATTRIBUTES, DeadLetter, Message, MessageAttribute
 from sqs2pg.native import extension
@@ -37,6 +39,7 @@ _IN_COLUMNS = ("SentTimestamp", "ApproximateReceiveCount")
 """What an entry has columns for."""
 _KEPT = {name: of for name, of in SYSTEM_ATTRIBUTES.items() if name not in _IN_COLUMNS}
 _kept_of = attrgetter(*_KEPT.values())
+_ALIKE_MAX = 1_000
 _NOTHING_KEPT = (None,) * len(_KEPT)
 
 
@@ -125,12 +128,24 @@ async def copy_dead_letters(session: Session, dead: Iterable[DeadLetter], pipeli
         await session.copy(COPY, "".join(lines))
 
 
+@lru_cache(_ALIKE_MAX)
+def escaped(text: str) -> str:
+    """Return the cell of a detail or a table: those of a batch are alike."""
+    return escaped_anew(text)
+
+
+@lru_cache(_ALIKE_MAX)
+def _second(seconds: int) -> str:
+    """Return a second since the epoch in UTC, without its zone."""
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
+
+
 def _line(letter: DeadLetter, pipeline: int) -> str:
-    sent_at = datetime.fromtimestamp(letter.sent_timestamp / 1000, UTC).isoformat()
+    seconds, ms = divmod(letter.sent_timestamp, 1000)
     sealed = letter.sealed_attributes
     attributes = NULL if sealed is None else binary(sealed)
     return (
         f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{escaped(letter.detail)}"
-        f"\t{escaped(letter.table)}\t{letter.attempts}\t{sent_at}\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
+        f"\t{escaped(letter.table)}\t{letter.attempts}\t{_second(seconds)}.{ms:03}Z\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
         f"\t{letter.subject or NULL}\t{attributes}\n"
     )
