@@ -8,9 +8,17 @@
 /* 48 bits of milliseconds. */
 static const int64_t KEY_MS_MAX = ((int64_t)1 << 48) - 1;
 
-static int is_hex(char c)
+static const uint8_t IS_HEX[256] = {
+    ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1, ['6'] = 1, ['7'] = 1,
+    ['8'] = 1, ['9'] = 1, ['a'] = 1, ['b'] = 1, ['c'] = 1, ['d'] = 1, ['e'] = 1, ['f'] = 1};
+
+/* Whether the characters from one place to before another are digits. */
+static int are_hex(const char *id, size_t from, size_t to)
 {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+    int all = 1;
+    for (size_t i = from; i < to; i++)
+        all &= IS_HEX[(unsigned char)id[i]];
+    return all;
 }
 
 /* Version 4 or 8 of RFC 9562, sections 5.4 and 5.8, in its text form and in lower case. */
@@ -18,11 +26,11 @@ static int is_uuid(const char *id, size_t len, char version)
 {
     if (len != KEY_CHARS)
         return 0;
-    for (size_t i = 0; i < KEY_CHARS; i++) {
-        int dash = i == 8 || i == 13 || i == 18 || i == 23;
-        if (dash ? id[i] != '-' : !is_hex(id[i]))
-            return 0;
-    }
+    if (id[8] != '-' || id[13] != '-' || id[18] != '-' || id[23] != '-')
+        return 0;
+    if (!(are_hex(id, 0, 8) & are_hex(id, 9, 13) & are_hex(id, 14, 18) & are_hex(id, 19, 23) &
+          are_hex(id, 24, KEY_CHARS)))
+        return 0;
     return id[14] == version && (id[19] == '8' || id[19] == '9' || id[19] == 'a' || id[19] == 'b');
 }
 

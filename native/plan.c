@@ -142,20 +142,23 @@ static int fits_type(const struct column *column, const struct value *value)
 static int write_value(const struct column *column, enum form form, const struct value *value,
                        struct text *out)
 {
-    size_t before = out->len, characters;
+    size_t before = out->len;
     if (column->mask.operator == MASK_NONE ? !convert_form(column, form, value, out)
                                            : !convert_to_mask(column, value, out))
         return 0;
     if (column->length_max == SIZE_MAX || column->mask.operator == MASK_NULLIFY)
         return 1;
     int kept = column->mask.operator == MASK_NONE || column->mask.operator == MASK_KEEP;
-    if (kept && column->type == TYPE_TEXT) /* without the escapes */
-        characters = count_characters(value->at, value->len);
-    else if (kept && column->type == TYPE_JSONB)
-        characters = count_characters(value->raw, value->raw_len);
-    else
-        characters = count_characters(out->at + before, out->len - before);
-    return characters <= column->length_max;
+    const char *at = out->at + before;
+    size_t len = out->len - before;
+    if (kept && column->type == TYPE_TEXT) { /* without the escapes */
+        at = value->at;
+        len = value->len;
+    } else if (kept && column->type == TYPE_JSONB) {
+        at = value->raw;
+        len = value->raw_len;
+    }
+    return len <= column->length_max || count_characters(at, len) <= column->length_max;
 }
 
 static int is_present(const struct value *value)
