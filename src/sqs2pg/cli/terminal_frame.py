@@ -84,7 +84,7 @@ def _rates(snapshot: Snapshot, points: Sequence[Point], width: int) -> Table:
             "waiting",
             number(gauges.get("queue_visible_messages")),
             f"oldest {span(gauges.get('queue_oldest_age_seconds'))}"
-            if (old_s := snapshot.stale.get("queue")) is None
+            if (old_s := (snapshot.stale | snapshot.resting).get("queue")) is None
             else f"{span(old_s)} ago",
             "cyan",
         ),

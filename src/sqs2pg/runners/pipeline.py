@@ -221,6 +221,7 @@ class Pipeline:
             rate_max=self.settings.source.messages_per_second_max,
             stale=self.periodic.stale_s(),
         )
+            resting=self.periodic.resting_s(),
 
     def _put_together(
         self,

@@ -266,7 +266,8 @@ class StatusSettings(Section, frozen=True):
         Meta(
             ge=0.1,
             le=600,
-            description="time between readings of queue depth, database head-room and the fleet",
+            description="time between readings of queue depth, database head-room and the fleet; "
+            "up to a minute between those of an empty queue",
         ),
     ] = 10.0
     cloudwatch: Annotated[

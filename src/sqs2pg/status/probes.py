@@ -145,6 +145,8 @@ class Probes:
         ask = cloudwatch and has_cloudwatch(client.endpoint_host)
         self._oldest = OldestMessage(source.queue_url, client.region) if ask else None
         self._empty_at = time.time()
+        self._is_empty = False
+        self._received_before = -1  # messages, at the last reading of the queue
         self._settled_before = 0
         self._beat_before = time.monotonic()
         self.results = ProbeResults()
@@ -154,8 +156,10 @@ class Probes:
         """Return the readings, with how often each is due."""
         every_s = self._every_s
         readings = [
-            PeriodicReading("queue", every_s, self.read_queue),
-            PeriodicReading("dead_letters", every_s, self.read_dead_letters),
+            PeriodicReading("queue", every_s, self.read_queue, at_rest=self._is_at_rest),
+            PeriodicReading(
+                "dead_letters", every_s, self.read_dead_letters, at_rest=self._is_at_rest
+            ),
             PeriodicReading(
                 "database", every_s, self.read_database, wanted_early=self._is_wanted_early
             ),
@@ -171,8 +175,9 @@ class Probes:
 
     async def read_queue(self) -> None:
         """Read the queue's depth, and set or estimate the age of its oldest message."""
-        asked = time.time()
+        asked, received = time.time(), self._counts.received
         visible, in_flight, delayed = await self._source.depth()
+        self._is_empty, self._received_before = not visible + in_flight + delayed, received
         metrics = self._metrics
         metrics.queue_visible.set(visible)
         metrics.queue_in_flight.set(in_flight)
@@ -180,6 +185,18 @@ class Probes:
         if not visible + in_flight:
             self._empty_at = asked
         metrics.queue_oldest_age.set(self._oldest_age_s(waiting=bool(visible + in_flight)))
+
+    def _is_at_rest(self) -> bool:
+        """Whether the queue was empty at the last reading, and polls have come back empty since.
+
+        Where nothing is polled the readings alone tell of messages.
+        """
+        liveness = self._liveness
+        return (
+            self._is_empty
+            and self._received_before == self._counts.received
+            and not (liveness.paused or liveness.pipeline_paused)
+        )
 
     def _oldest_age_s(self, *, waiting: bool) -> float:
         """Return the age of the queue's oldest message, seconds.

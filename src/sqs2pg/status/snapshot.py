@@ -113,6 +113,9 @@ class Snapshot(msgspec.Struct):
     stale: dict[str, float] = {}
     """How old the numbers are of each reading that fails or takes long, such as `queue` and
     `database`, in seconds. A reading that is not named here is fresh."""
+    resting: dict[str, float] = {}
+    """How old the numbers are of each reading that is made less often because the queue is empty
+    and polls bring nothing, in seconds."""
 
 
 TakeSnapshot = Callable[[], Snapshot]
@@ -137,6 +140,7 @@ def take_snapshot(
     pause: Pause | None = None,
     rate_max: float | None = None,
     stale: dict[str, float] | None = None,
+    resting: dict[str, float] | None = None,
 ) -> Snapshot:
     """Return the present moment of one process; the options are as in `Snapshot`."""
     snapshot = Snapshot(time.time(), started_at, about.pipeline, about.queue, about.table)
@@ -153,7 +157,7 @@ def take_snapshot(
     snapshot.workers, snapshot.quarantine = results.fleet(), results.quarantine
     snapshot.unknown = results.unknown
     snapshot.pause, snapshot.rate_max = pause, rate_max
-    snapshot.stale = stale or {}
+    snapshot.stale, snapshot.resting = stale or {}, resting or {}
     return snapshot
 
 
@@ -206,13 +210,16 @@ def merge(parts: Sequence[Snapshot]) -> Snapshot:
         if part.state != "running":
             merged.state, merged.restart = part.state, part.restart
     # Each reads the same for itself: a number is stale where nobody could read it again.
-    merged.stale = {
-        name: min(part.stale[name] for part in parts)
-        for name in latest.stale
-        if all(name in part.stale for part in parts)
-    }
+    merged.stale = _least([part.stale for part in parts])
+    merged.resting = _least([part.resting for part in parts])
     merged.gauges = {name: _join(name, [p.gauges.get(name) for p in parts]) for name in GAUGES}
     return merged
+
+
+def _least(ages: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the least age of what all have."""
+    named = set.intersection(*map(set, ages))
+    return {name: min(one[name] for one in ages) for name in sorted(named)}
 
 
 def add_counts(to: Snapshot, more: Snapshot) -> Snapshot:

@@ -2,7 +2,8 @@
 
 Place in the flow: beside it, in the event loop. Readings set gauges. A reading that fails or hangs
 is counted, logged and tried again sooner. It delays neither the pipeline nor another reading, and
-never ends the process. A slow one that works is done less often.
+never ends the process. A slow one that works is done less often, and so is one that has nothing new
+to find.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ SLOW_S = 5.0
 _EASE = 10  # a reading that works takes at most a tenth of the time
 EARLY_S = 2.0
 """The least time between two readings where the second one is wanted early, seconds."""
+LOOK_S = 0.5
+"""How often to look whether a reading is wanted early, seconds."""
+REST_S = 60.0
+"""The most time between two readings while nothing happens, unless `every_s` is longer."""
+RESTS = 6.0
+"""How many times `every_s` that is at most."""
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +51,21 @@ class PeriodicReading(NamedTuple):
     """Whether it is done once more at the end."""
     wanted_early: Callable[[], bool] | None = None
     """Whether there is reason to read before the time is over; None: there never is."""
+    at_rest: Callable[[], bool] | None = None
+    """Whether nothing happens that the reading could find: then the next one waits for twice as
+    long as this one did, up to REST_S, and comes early once something happens. None: never."""
+
+    def next_s(self, waited_s: float) -> float:
+        """Return how long to wait for the next reading, `waited_s` having been the wait before."""
+        if self.at_rest is None or not self.at_rest():
+            return self.every_s
+        return max(self.every_s, min(REST_S, RESTS * self.every_s, 2 * waited_s))
+
+    def is_wanted(self, wait_s: float) -> bool:
+        """Whether to read before a wait of `wait_s` is over."""
+        if wait_s > self.every_s and self.at_rest is not None and not self.at_rest():
+            return True
+        return self.wanted_early is not None and self.wanted_early()
 
 
 class PeriodicReadings:
@@ -64,6 +86,7 @@ class PeriodicReadings:
         self._begun: dict[str, float] = {}
         self._worked: dict[str, float] = {}
         self._failing: set[str] = set()
+        self._waits: dict[str, float] = {}  # how long the wait for the next one is
         self._ending = False
 
     async def __aenter__(self) -> Self:
@@ -95,7 +118,20 @@ class PeriodicReadings:
             if what in self._worked  # "not read yet" is said elsewhere
         }
 
+    def resting_s(self) -> dict[str, float]:
+        """Return how old the numbers of the readings are that rest, seconds.
+
+        May be called from another thread.
+        """
+        now, every_s = time.monotonic(), {one.what: one.every_s for one in self._readings}
+        return {
+            what: round(now - self._worked[what], 1)
+            for what, wait_s in sorted(self._waits.copy().items())
+            if wait_s > every_s[what] and what in self._worked
+        }
+
     async def _repeat(self, reading: PeriodicReading) -> None:
+        rest_s = reading.every_s
         while True:
             began = time.monotonic()
             ok = await self._read(reading)
@@ -103,10 +139,12 @@ class PeriodicReadings:
                 return  # the reading took the cancellation: asyncio.wait_for of 3.11 may
             took_s = time.monotonic() - began
             ease_s = _EASE * took_s if ok else 0.0
-            wait_s = max(reading.every_s, ease_s) if ok else min(AGAIN_S, reading.every_s)
+            rest_s = reading.next_s(rest_s) if ok else reading.every_s
+            self._waits[reading.what] = rest_s
+            wait_s = max(rest_s, ease_s) if ok else min(AGAIN_S, reading.every_s)
             # Spread out, so that fifty pipelines started together do not all ask at once.
             wait_s *= random.uniform(0.9, 1.1)  # noqa: S311  not a secret
-            await _pause(reading, wait_s, max(EARLY_S, ease_s))
+            await _pause(reading, rest_s, wait_s, max(EARLY_S, ease_s))
 
     async def _read(self, reading: PeriodicReading, limit_s: float | None = None) -> bool:
         self._begun[reading.what] = time.monotonic()
@@ -132,14 +170,18 @@ class PeriodicReadings:
         return False
 
 
-async def _pause(reading: PeriodicReading, wait_s: float, least_s: float) -> None:
-    """Wait until a reading is due, or wanted early; at least for `least_s`."""
+async def _pause(reading: PeriodicReading, rest_s: float, wait_s: float, least_s: float) -> None:
+    """Wait until a reading is due, or wanted early; at least for `least_s`.
+
+    `rest_s` is what `next_s` returned, `wait_s` what was made of it.
+    """
     due = time.monotonic() + wait_s
     await asyncio.sleep(min(wait_s, least_s))
+    looks = reading.wanted_early is not None or rest_s > reading.every_s
     while (left_s := due - time.monotonic()) > 0:
-        if reading.wanted_early is None:
+        if not looks:
             await asyncio.sleep(left_s)
-        elif reading.wanted_early():
+        elif reading.is_wanted(rest_s):
             return
         else:
-            await asyncio.sleep(min(left_s, EARLY_S / 4))
+            await asyncio.sleep(min(left_s, LOOK_S))

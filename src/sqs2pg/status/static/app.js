@@ -89,7 +89,8 @@
     const { counts, gauges } = snapshot;
     put("f-visible", compact(gauges.queue_visible_messages));
     for (const name of ["f-visible", "f-oldest", "c-oldest"]) id(name).classList.toggle("stale", old("queue") != null);
-    put("u-visible", old("queue") == null ? "waiting" : `waiting, ${span(old("queue"))} ago`);
+    const read = old("queue") ?? snapshot.resting.queue;  // rarely, while the queue is empty
+    put("u-visible", read == null ? "waiting" : `waiting, ${span(read)} ago`);
     put("f-oldest", gauges.queue_oldest_age_seconds === 0 ? "none" : span(gauges.queue_oldest_age_seconds));
     put("f-held", compact(gauges.in_flight_messages));
     put("f-written", compact(counts.written));
