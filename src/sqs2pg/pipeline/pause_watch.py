@@ -1,8 +1,9 @@
 """Whether the pipeline is paused on record, as this process knows it.
 
 Writers read it over their own sessions, between batches and while they wait for one. So a pause
-costs no connection, and needs no session that listens: it works through PgBouncer. The heartbeat
-reads it too, for a process whose writers are all in a long batch.
+costs no connection, and needs no session that listens: it works through PgBouncer. One of the
+pipelines of a process reads it for all of them that use the same database. The heartbeat reads it
+too, for a process whose writers are all in a long batch.
 
 Promise: within REACHES_S of `sqs2pg pause` no new poll is sent, while the database answers.
 """
@@ -10,6 +11,7 @@ Promise: within REACHES_S of `sqs2pg pause` no new poll is sent, while the datab
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -19,12 +21,14 @@ import structlog
 from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.pipeline.quarantine_share import QuarantineShare
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.pauses import CODES, PAUSE_ITSELF, QUARANTINE_SHARE, READ, Pause
+from sqs2pg.postgres.pauses import CODES, PAUSE_ITSELF, QUARANTINE_SHARE, READ_SEVERAL, Pause
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 
 EVERY_S = 2.0
 """Time between two readings, seconds."""
+MEANWHILE_S = 0.5
+"""For so long the others leave a reading that is under way for them to one pipeline, seconds."""
 LATE_S = 3.0
 """A reading that is older is reason for an early heartbeat, which reads it too."""
 REACHES_S = 5.0
@@ -57,6 +61,8 @@ class PauseWatch:
     """The pause of one pipeline, read again and again. For the tasks of one event loop."""
 
     def __init__(self, metrics: Metrics, liveness: Liveness, share: QuarantineShare) -> None:
+        self._beside: dict[int, PauseWatch] = {}
+        self._context = contextvars.copy_context()  # so that the log names its own pipeline
         self._metrics = metrics
         self.liveness = liveness
         """Of the pipeline, through its pauses."""
@@ -69,6 +75,16 @@ class PauseWatch:
         self.changed = asyncio.Event()
         """Set when a pause begins or ends; whoever waits for it clears it."""
         self._noted = self._news = False
+
+    def join(self, beside: dict[int, PauseWatch], pipeline: int) -> None:
+        """Read together with those beside it: the pipelines of one process and database."""
+        self._beside = beside
+        beside[pipeline] = self
+
+    def leave(self) -> None:
+        """Be read by no other one any more."""
+        for number in [number for number, watch in self._beside.items() if watch is self]:
+            del self._beside[number]
 
     def is_due(self) -> bool:
         """Whether it is time to read it."""
@@ -87,17 +103,28 @@ class PauseWatch:
         """Return how long it is until the next reading is due, in seconds; more than 0."""
         return max(0.01, self._due - time.monotonic())
 
+    def wait_until(self, due: float) -> None:
+        """Have the next reading no sooner than at `due`, time.monotonic()."""
+        self._due = max(self._due, due)
+
     async def look(self, reader: Reader) -> bool:
-        """Read it; return whether the database answered. A fault is counted, not raised: a batch
-        will meet it, too.
+        """Read it, and those beside it; return whether the database answered. A fault is counted,
+        not raised: a batch will meet it, too.
         """
-        self._due = time.monotonic() + EVERY_S
+        began = time.monotonic()
+        several = {**self._beside, reader.pipeline: self}
+        for watch in self._beside.values():
+            watch.wait_until(began + MEANWHILE_S)
+        self._due = began + EVERY_S
         try:
-            found = await reader.read(READ, [reader.pipeline], EVERY_S)
+            found = await reader.read(READ_SEVERAL, [list(several)], EVERY_S)
         except (TransientFault, FatalFault) as fault:
             self._metrics.count_fault(Stage.STATUS, fault.code)
             return False
-        self.note(Pause.of(found))
+        pauses = Pause.of_several(found)
+        for number, watch in several.items():
+            watch.wait_until(began + EVERY_S)
+            watch.note(pauses.get(number))
         return True
 
     async def during(self, reader: Reader, take: Callable[[], Awaitable[_Taken]]) -> _Taken:
@@ -121,7 +148,10 @@ class PauseWatch:
                 await asyncio.wait([taking])
 
     def note(self, found: Pause | None) -> None:
-        """Take what was read."""
+        """Take what was read, by whomever."""
+        self._context.run(self._note, found)
+
+    def _note(self, found: Pause | None) -> None:
         self.read_at = time.monotonic()
         before, self.pause = self.pause, found
         if before == found and self._noted:

@@ -25,6 +25,9 @@ CODES = BY_OPERATOR, QUARANTINE_SHARE = PAUSE_CODES
 READ = """SELECT code, paused_by, reason, extract(epoch FROM paused_at)::float8
 FROM sqs2pg.pause WHERE pipeline = %s"""
 """The pause of a pipeline, as `Pause.of` takes it; no row where there is none."""
+READ_SEVERAL = """SELECT pipeline, code, paused_by, reason, extract(epoch FROM paused_at)::float8
+FROM sqs2pg.pause WHERE pipeline = ANY(%s)"""
+"""The pauses of several pipelines, as `Pause.of_several` takes them."""
 PAUSE_ITSELF = "SELECT changed, sequence, hash FROM sqs2pg.pause_itself(%s)"
 _PAUSE = "SELECT changed, sequence, hash FROM sqs2pg.pause(%s, %s)"
 _RESUME = "SELECT changed, sequence, hash FROM sqs2pg.resume(%s, %s)"
@@ -46,6 +49,11 @@ class Pause(msgspec.Struct, frozen=True):
     def of(cls, rows: Sequence[tuple[Any, ...]]) -> Self | None:
         """Return the pause of what READ returned; None where there is none."""
         return cls(*rows[0]) if rows else None
+
+    @classmethod
+    def of_several(cls, rows: Sequence[tuple[Any, ...]]) -> dict[int, Self]:
+        """Return the pauses of what READ_SEVERAL returned, by pipeline."""
+        return {pipeline: cls(*row) for pipeline, *row in rows}
 
     @property
     def since_text(self) -> str:

@@ -142,6 +142,7 @@ class Pipeline:
             )
             self._put_together(made, *await looking, in_flight, readings)
             stack.callback(self.source.leave)
+            stack.callback(self._watch.leave)
             if not self._shared:
                 await made.preload()
             self._owned = stack.pop_all()
@@ -278,7 +279,9 @@ class Pipeline:
         share = QuarantineShare(
             metrics, settings.quarantine_share_max, settings.quarantine_share_messages_min
         )
-        watch = PauseWatch(metrics, Liveness(settings), share)
+        self._watch = watch = PauseWatch(metrics, Liveness(settings), share)
+        if self._shared:
+            watch.join(self._shared.watches(settings), number)
 
         async def keep() -> None:
             await upkeep(settings, number, readings)

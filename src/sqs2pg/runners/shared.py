@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sqs2pg.pipeline.pause_watch import PauseWatch
 from sqs2pg.postgres.dsn import resolve_dsn
 from sqs2pg.postgres.session_pool import SessionPool, SessionPools
 from sqs2pg.runners.connect import Connector
@@ -42,11 +43,12 @@ class Shared:
         self._readings: dict[str, SessionPools] = {}
 
     def join(self, settings: Settings) -> tuple[SessionPool, SessionPool]:
+        self._watches: dict[str, dict[int, PauseWatch]] = {}
         """Return the sessions of a pipeline's database for batches, and those for readings.
 
         Each one's `leave` is called at the end. Raises SettingsError for a wrong connection string.
         """
-        key = f"{resolve_dsn(settings.sink.dsn)} {settings.sink.iam_auth}"
+        key = _database(settings)
         # In pools of their own: a reading tells whether the database answers, and waits for no
         # batch. One pipeline alone keeps none open between its readings.
         readings = self._readings.setdefault(key, SessionPools(READING_SESSIONS, kept_for=2))
@@ -55,4 +57,16 @@ class Shared:
 
     async def close(self) -> None:
         """Close the client. May be repeated."""
+    def watches(self, settings: Settings) -> dict[int, PauseWatch]:
+        """Return what watches the pauses of the pipelines of the same database, by number.
+
+        A pipeline enters itself, and removes itself at the end.
+        """
+        return self._watches.setdefault(_database(settings), {})
+
         await self.client.close()
+
+
+def _database(settings: Settings) -> str:
+    """Return what those pipelines have in common that use one database with one login."""
+    return f"{resolve_dsn(settings.sink.dsn)} {settings.sink.iam_auth}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sqs2pg.errors import TransientFault
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.pipeline import pause_watch
 from sqs2pg.pipeline.buffer import Buffer
@@ -93,3 +94,54 @@ async def test_a_writer_that_is_cancelled_leaves_nobody_waiting(watch: PauseWatc
     buffer.put(messages(1))
     await asyncio.sleep(0)
     assert len(buffer) == 1
+
+
+class Several(Reader):
+    """Reads that pipeline 2 is paused, where it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[list[int]] = []
+
+    async def read(self, *arguments: Any) -> list[tuple[Any, ...]]:
+        [asked] = arguments[1]
+        self.asked.append(asked)
+        return [(2, "by_operator", "somebody", "", 0.0)] if 2 in asked else []
+
+
+async def test_one_reads_for_all_pipelines_of_a_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pause_watch, "EVERY_S", 600.0)
+    share = QuarantineShare(SimpleNamespace(settled=0, settled_bad=0), 1, 1)
+    beside: dict[int, PauseWatch] = {}
+    one, other = (PauseWatch(Metrics(), Liveness(Settings()), share) for _ in range(2))
+    one.join(beside, 1)
+    other.join(beside, 2)
+    reader = Several()
+    assert other.is_due()
+    assert await one.look(reader)
+    assert reader.asked == [[1, 2]]
+    assert (one.is_due(), other.is_due()) == (False, False)
+    assert one.pause is None
+    assert other.pause is not None
+    assert (one.changed.is_set(), other.changed.is_set()) == (False, True)
+    other.leave()
+    assert await one.look(reader)
+    assert reader.asked[1:] == [[1]]
+
+
+async def test_a_reading_that_fails_is_made_by_another_one_soon(watch: PauseWatch) -> None:
+    class Away(Several):
+        async def read(self, *_: Any) -> list[tuple[Any, ...]]:
+            raise TransientFault("away", code="postgres_08006")
+
+    share = QuarantineShare(SimpleNamespace(settled=0, settled_bad=0), 1, 1)
+    other = PauseWatch(Metrics(), Liveness(Settings()), share)
+    beside: dict[int, PauseWatch] = {}
+    watch.join(beside, 1)
+    other.join(beside, 2)
+    read_at = other.read_at
+    assert not await watch.look(Away())
+    assert other.read_at == read_at
+    assert other.wait_s() <= pause_watch.MEANWHILE_S
