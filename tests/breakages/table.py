@@ -46,6 +46,30 @@ def _in_c(*breakages: tuple[str, str, str, str, str]) -> list[Breakage]:
 PIPELINE = _in(
     "pipeline",
     (
+        "all queues with a backlog are received from at once",
+        "pollers",
+        "return self._buffer.backlog and not self._turn.held and not self._limit.is_set",
+        "return False",
+        "unit/pipeline/test_pollers",
+    ),
+    (
+        "a turn is kept while the database is away",
+        "pollers",
+        """            if not self.gate.is_open:
+                self._turn.end()
+                await""",
+        """            if not self.gate.is_open:
+                await""",
+        "unit/pipeline/test_pollers",
+    ),
+    (
+        "the pause of another pipeline is read and not noted",
+        "pause_watch",
+        "            watch.note(pauses.get(number))\n",
+        "            self.note(pauses.get(number))\n",
+        "unit/pipeline/test_pause_watch",
+    ),
+    (
         "the end does not wait for deletes under way",
         "consumer",
         """                    self._idle.clear()

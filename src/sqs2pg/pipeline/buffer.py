@@ -8,6 +8,7 @@ may have a MessageGroupId too (fair queues), which says nothing of their order. 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import accumulate, takewhile
@@ -22,6 +23,10 @@ BACKLOG_LINGERS = 5
 """How many times as long a batch may wait to fill up while there is a backlog. A transaction has a
 fixed cost of about a millisecond in the process and another one in PostgreSQL, and the messages
 have waited much longer already."""
+TURN_WAIT_S = 5.0
+"""How long a batch may wait to fill up in its queue's turn (`sqs/turns.py`), seconds."""
+TURN_LOOK_S = 0.2
+"""How often it looks whether that is still worth while."""
 
 
 class Buffer:
@@ -42,6 +47,8 @@ class Buffer:
         `fifo`: the messages come from a FIFO queue. `load_of`: which part of a batch a message may
         be; a batch of several has no more than 1.
         """
+        self.fills: Callable[[int], bool] = lambda _count: False
+        """Whether a batch of so many messages is to wait for its queue's turn, or the end of it."""
         self._load_of = load_of
         self._full_at = full_at
         self._fifo = fifo
@@ -69,6 +76,25 @@ class Buffer:
             self._room.close()
 
     @property
+    def backlog(self) -> bool:
+        """Whether the queue has a backlog, and the last reply was full."""
+        return self._more and self.filling
+
+    @property
+    def filling(self) -> bool:
+        """Whether the queue has a backlog, by most of its replies."""
+        return self._full_replies >= BACKLOG_REPLIES
+
+    def hold(self) -> None:
+        """Be full for now: until a batch is taken and no more than half is left."""
+        if len(self.messages) > self._full_at // 2:
+            self._room.close()
+
+    def wake(self) -> None:
+        """Have a writer that waits look again."""
+        self._changed.set()
+
+    @property
     def full(self) -> bool:
         """Whether more messages would only wait, because writing is the limit. None is refused."""
         return not self._room.is_open
@@ -94,8 +120,9 @@ class Buffer:
                 await self._changed.wait()
             if linger_s and len(self.messages) < rows_max and self._worth_waiting():
                 await self._linger(rows_max, linger_s)
-                if len(self.messages) < rows_max and self._full_replies >= BACKLOG_REPLIES:
+                if len(self.messages) < rows_max and self.filling:
                     await self._linger(rows_max, (BACKLOG_LINGERS - 1) * linger_s)
+                    await self._fill_up(rows_max)
             if batch := self._pick(rows_max):
                 if len(self.messages) <= self._full_at // 2:
                     self._room.open()
@@ -118,6 +145,14 @@ class Buffer:
             pass
         finally:
             self._enough = 1
+
+    async def _fill_up(self, rows_max: int) -> None:
+        """Wait for the messages of a turn."""
+        late = time.monotonic() + TURN_WAIT_S
+        while self.fills(len(self.messages)) and time.monotonic() < late:
+            if len(self.messages) >= rows_max or not self._worth_waiting():
+                return
+            await self._linger(rows_max, TURN_LOOK_S)
 
     def _pick(self, rows_max: int) -> list[Message]:
         messages = self.messages

@@ -25,6 +25,7 @@ from sqs2pg.pipeline.rate_limit import RateLimit
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.queue import QueueSource
+from sqs2pg.sqs.turns import AT_ONCE
 from sqs2pg.sqs.wire import BATCH_MAX
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
@@ -53,6 +54,8 @@ class Pollers:
         """`arrived` is called with the number of messages of each poll, redeliveries included;
         `gave_back` with those that came after a pause and are released.
         """
+        self._turn = source.turn
+        buffer.fills = self._fills
         self._gave_back = gave_back
         self._source = source
         self._buffer = buffer
@@ -88,11 +91,15 @@ class Pollers:
                 self._start_one(group, wait_s)
                 await stopping.wait()
                 self.stopped = True
+                self._turn.end()
+                self._buffer.wake()
                 await self._last_polls()
                 for poller in self._pollers:
                     poller.cancel()
         except BaseExceptionGroup as group_error:
             raise group_error.exceptions[0] from None
+        finally:
+            self._turn.end()
 
     async def _last_polls(self) -> None:
         """Wait for long polls that may be bringing messages.
@@ -113,14 +120,20 @@ class Pollers:
 
     async def _poll_on(self, group: asyncio.TaskGroup, wait_s: int | None) -> None:
         while not self.stopped:
-            await self.gate.wait()
+            if not self.gate.is_open:
+                self._turn.end()
+                await self.gate.wait()
             if self._is_stopped():
                 return
             if self._buffer.full:
                 if len(self._pollers) > self._at_once():
                     self._leave()
                     return
+                self._turn.end()
                 await self._buffer.room()
+                continue
+            if self._needs_turn():
+                await self._turn.come()
                 continue
             if not await self._limit.take(self._is_held_up):
                 continue
@@ -132,6 +145,31 @@ class Pollers:
                 self._leave()
                 return
 
+    def _fills(self, count: int) -> bool:
+        """Whether a batch of `count` messages is to wait for the turn, or for the end of it.
+
+        Not while polls wait for room in the budget: more cannot come then.
+        """
+        if not self._source.room.is_open or self._buffer.full:
+            return False
+        turn = self._turn
+        return turn.contested or (turn.asked and count < self._buffer_enough // 2)
+
+    def _needs_turn(self) -> bool:
+        """Whether to wait for a turn before the next poll. What is limited anyway needs none."""
+        return self._buffer.backlog and not self._turn.held and not self._limit.is_set
+
+    def _pass_turn(self, count: int) -> None:
+        """End the turn after a reply of `count` messages if the next queue is to be received from.
+
+        That is if there is no backlog any more, or if a whole batch is here and others wait.
+        """
+        if count == 0 or not self._buffer.filling:
+            self._turn.end()
+        elif self._turn.contested and len(self._buffer) >= self._buffer_enough:
+            self._buffer.hold()
+            self._turn.end()
+
     def _is_held_up(self) -> bool:
         return self.stopped or not self.gate.is_open
 
@@ -141,8 +179,12 @@ class Pollers:
 
     def _at_once(self) -> int:
         """Return how many polls at once fill a batch while another batch is written."""
-        wanted = self._source.receiving.concurrency(-(-self._buffer_enough // BATCH_MAX))
-        return min(self._source.polls_max, wanted)
+        requests = -(-self._buffer_enough // BATCH_MAX)
+        if self._turn.contested:
+            requests //= AT_ONCE
+        wanted = self._source.receiving.concurrency(requests)
+        most = self._source.turn_polls_max if self._turn.held else self._source.polls_max
+        return min(most, wanted)
 
     def _wants_another(self) -> bool:
         """Whether a full reply is to start another poller: the queue has more, and writers wait."""
@@ -155,7 +197,7 @@ class Pollers:
             not self.stopped
             and self.gate.is_open
             and not self._buffer.would_fill(count)
-            and (count < BATCH_MAX or not self._wants_another())
+            and (count < BATCH_MAX or not (self._wants_another() or self._needs_turn()))
             and self._limit.take_next(count)
         )
 
@@ -164,6 +206,8 @@ class Pollers:
 
         In a frame of its own, so that no poller keeps its last reply while it waits for the next.
         """
+        if len(self._pollers) > self._source.polls_max:
+            wait_s = 0  # beyond its share of the connections none is held for long
         messages, count = await self._poll(wait_s)
         self._limit.brought(count)
         if self.gives_back and messages:
@@ -178,6 +222,8 @@ class Pollers:
         self._arrived(count)
         self.empty_polls = 0 if count else self.empty_polls + 1
         self._buffer.put(messages, more=count == BATCH_MAX)
+        if self._turn.held:
+            self._pass_turn(count)
 
     def _is_stopped(self) -> bool:
         return self.stopped

@@ -31,6 +31,11 @@ class RateLimit:
         self._tokens = float(self.ask)
         self._filled_at = time.monotonic()
 
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self._per_second)
+
     def try_take(self) -> bool:
         """Take the tokens of one poll; False, and none is taken, where there are too few."""
         return self._take(self.ask)

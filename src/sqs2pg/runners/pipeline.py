@@ -221,8 +221,8 @@ class Pipeline:
             pause=self.stretches.pause,
             rate_max=self.settings.source.messages_per_second_max,
             stale=self.periodic.stale_s(),
-        )
             resting=self.periodic.resting_s(),
+        )
 
     def _put_together(
         self,
@@ -246,6 +246,7 @@ class Pipeline:
             message_attributes=_wanted_attributes(settings),
             in_flight=in_flight,
             redrive_policy=redrive_policy,
+            turn=self._shared.turns.join() if self._shared else None,
         )
         watch = self._stretch(number, readings)
         self.probes = Probes(

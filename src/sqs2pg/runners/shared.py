@@ -16,6 +16,7 @@ from sqs2pg.runners.connect import Connector
 from sqs2pg.settings import CONNECTIONS_MAX, IN_FLIGHT_BYTES_MAX, ProcessSettings, Settings
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.in_flight import InFlight
+from sqs2pg.sqs.turns import Turns
 
 READING_SESSIONS = 2
 """Sessions per database for readings and upkeep, which must not wait for batches."""
@@ -40,10 +41,11 @@ class Shared:
             process.connections_max
             or max([CONNECTIONS_MAX, *(one.sink.connections for one in settings)])
         )
+        self.turns = Turns()
         self._readings: dict[str, SessionPools] = {}
+        self._watches: dict[str, dict[int, PauseWatch]] = {}
 
     def join(self, settings: Settings) -> tuple[SessionPool, SessionPool]:
-        self._watches: dict[str, dict[int, PauseWatch]] = {}
         """Return the sessions of a pipeline's database for batches, and those for readings.
 
         Each one's `leave` is called at the end. Raises SettingsError for a wrong connection string.
@@ -55,8 +57,6 @@ class Shared:
         connect = Connector(settings)
         return self.sessions.join(key, connect), readings.join(key, connect)
 
-    async def close(self) -> None:
-        """Close the client. May be repeated."""
     def watches(self, settings: Settings) -> dict[int, PauseWatch]:
         """Return what watches the pauses of the pipelines of the same database, by number.
 
@@ -64,6 +64,8 @@ class Shared:
         """
         return self._watches.setdefault(_database(settings), {})
 
+    async def close(self) -> None:
+        """Close the client. May be repeated."""
         await self.client.close()
 
 

@@ -129,7 +129,7 @@ class SinkSettings(WriteMode, frozen=True):
             ge=0,
             le=10_000,
             description="longest wait for a batch to fill up; five times as long while the queue "
-            "has a backlog",
+            "has a backlog, and until its turn where several of a process have one",
         ),
     ] = 20
     statement_timeout_s: Annotated[int, Meta(ge=1, le=3600)] = 60

@@ -23,6 +23,8 @@ class RoundTripTime:
         self._before_s = math.inf
         self._now_s = math.inf
         self._until = -math.inf
+        self.under_way = 0
+        """How many tasks make such requests now, where somebody counts them."""
         self.minimum_s = _GUESS_S
         """The minimum of the last 5 to 10 seconds. What comes on top is our own process being
         busy with something else."""

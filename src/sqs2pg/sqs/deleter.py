@@ -18,7 +18,7 @@ from typing import cast
 from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.message import Message
 from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.concurrency import RoundTripTime
+from sqs2pg.sqs.concurrency import CONCURRENCY_MIN, RoundTripTime
 from sqs2pg.sqs.wire import BATCH_MAX, EntryFailure
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -92,9 +92,10 @@ class Deleter:
         *,
         requests_max: int,
         on_end: Callable[[list[Message]], None],
+        round_trip: RoundTripTime | None = None,
     ) -> None:
         """`requests_max` bounds the requests under way. `on_end` is called with each batch that
-        is deleted or given up.
+        is deleted or given up. `round_trip`: of the deletes of all queues of the endpoint.
         """
         self._client = client
         self._queue_url = queue_url
@@ -104,7 +105,7 @@ class Deleter:
         self.settled: deque[list[Message]] = deque()
         """Messages that wait to be deleted, in batches of ten."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._round_trip = RoundTripTime()
+        self._round_trip = round_trip or RoundTripTime()
         self._last_end = 0.0
 
     def delete(self, messages: list[Message]) -> None:
@@ -119,6 +120,7 @@ class Deleter:
         # Any task takes any ten messages, so that none of them waits behind a stalled request.
         for _ in range(self._tasks_wanted()):
             self._tasks.add(asyncio.create_task(self._delete_settled()))
+            self._round_trip.under_way += 1
 
     async def finished(self) -> None:
         """Wait until no delete is under way."""
@@ -141,9 +143,11 @@ class Deleter:
         More would only be more connections to look after. Tasks under way count as long as
         answers come.
         """
-        requests = len(self.settled)
-        wanted = min(requests, self._round_trip.concurrency(requests))
-        under_way = len(self._tasks)
+        requests, under_way = len(self.settled), len(self._tasks)
+        wanted = self._round_trip.concurrency(requests)
+        # Those of other queues count, too: all together are not to wait for connections.
+        wanted -= self._round_trip.under_way - under_way
+        wanted = min(requests, max(CONCURRENCY_MIN, wanted))
         if time.monotonic() - self._last_end < _STALLED_S:
             wanted -= under_way
         return min(wanted, self._requests_max - under_way)
@@ -156,6 +160,7 @@ class Deleter:
         finally:
             # Now, not when the task is done: a `delete` in between must not count on this task.
             self._tasks.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+            self._round_trip.under_way -= 1
 
     async def _delete(self, batches: _Batches) -> None:
         """Delete the present batch and those that follow it, until one has failed entries."""

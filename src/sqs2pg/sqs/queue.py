@@ -21,12 +21,12 @@ from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.message import Message
 from sqs2pg.settings import SourceSettings
 from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.concurrency import RoundTripTime
 from sqs2pg.sqs.deleter import Deleter
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.in_flight import MESSAGE_BYTES, InFlight
 from sqs2pg.sqs.leases import Lease, Leases
 from sqs2pg.sqs.odd_deliveries import bounded
+from sqs2pg.sqs.turns import AT_ONCE, Turn, Turns
 from sqs2pg.sqs.wire import BATCH_MAX, read_counts
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -52,11 +52,15 @@ class QueueSource:
         message_attributes: Sequence[str] = (),
         in_flight: InFlight | None = None,
         redrive_policy: str | None = None,
+        turn: Turn | None = None,
     ) -> None:
         """`message_attributes` names the producer's attributes to ask for. `in_flight`: what the
         queues of the process may hold together; call `leave` at the end. `redrive_policy`: the
-        queue's, if it was just read; "" if it has none.
+        queue's, if it was just read; "" if it has none. `turn`: its own among the queues of the
+        process.
         """
+        self.turn = turn or Turns().join()
+        """Its turn to receive where several have a backlog."""
         self._in_flight = in_flight or InFlight(sys.maxsize)
         self._message_attributes = message_attributes
         self._redrive_policy = redrive_policy
@@ -77,8 +81,9 @@ class QueueSource:
             metrics,
             requests_max=settings.receivers_max,
             on_end=self._stop_holding,
+            round_trip=self.turn.deleting,
         )
-        self.receiving = RoundTripTime()
+        self.receiving = self.turn.receiving
         """Of polls that came back full. The time of other polls depends on when messages come."""
         self._last_poll = math.nan
         # Computed when a scrape asks for them: they change far more often than that.
@@ -101,6 +106,16 @@ class QueueSource:
         """
         share = self._client.polls.connections_max // self._in_flight.queues
         return max(1, min(self._settings.receivers_max, share))
+
+    @property
+    def turn_polls_max(self) -> int:
+        """How many polls at once it may make in its turn.
+
+        Those beyond `polls_max` must not wait for messages.
+        """
+        # One part more: the polls of the turn before may not have come back.
+        share = (self._client.polls.connections_max - self._in_flight.queues) // (AT_ONCE + 1)
+        return max(self.polls_max, min(self._settings.receivers_max, share))
 
     @property
     def held_count(self) -> int:

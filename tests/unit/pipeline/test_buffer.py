@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from sqs2pg.message import Message, SystemAttributes
+from sqs2pg.pipeline import buffer as module
 from sqs2pg.pipeline.buffer import BACKLOG_LINGERS, BACKLOG_REPLIES, Buffer
 
 
@@ -105,3 +106,60 @@ async def test_a_batch_that_fills_up_in_a_backlog_is_taken_at_once() -> None:
     await asyncio.sleep(0)
     buffer.put(messages(340), more=True)
     assert len(await asyncio.wait_for(taking, 30.0)) == 500
+
+
+def with_backlog(count: int) -> Buffer:
+    buffer = Buffer(full_at=1_000)
+    for _ in range(BACKLOG_REPLIES - 1):
+        buffer.put([], more=True)
+    assert not buffer.backlog
+    buffer.put(messages(count), more=True)
+    assert buffer.backlog
+    return buffer
+
+
+async def test_a_batch_fills_up_in_the_turn_of_its_queue() -> None:
+    buffer = with_backlog(10)
+    asked: list[int] = []
+
+    def fills(count: int) -> bool:
+        asked.append(count)
+        return True
+
+    buffer.fills = fills
+    taking = asyncio.create_task(buffer.take(500, 0.001))
+    while not asked:
+        await asyncio.sleep(0.001)
+    buffer.put(messages(489), more=True)
+    await asyncio.sleep(0)
+    assert not taking.done()
+    buffer.put(messages(10), more=True)
+    assert len(await asyncio.wait_for(taking, 30.0)) == 500
+    assert asked[0] == 10
+
+
+async def test_a_batch_waits_no_longer_than_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_LOOK_S", 0.001)
+    buffer, turn = with_backlog(10), True
+    buffer.fills = lambda _count: turn
+    taking = asyncio.create_task(buffer.take(500, 0.001))
+    await asyncio.sleep(0.05)  # time passes: that is what is tried
+    assert not taking.done()
+    turn = False
+    assert len(await asyncio.wait_for(taking, 30.0)) == 10
+    turn = True
+    monkeypatch.setattr(module, "TURN_WAIT_S", 0.01)
+    buffer.put(messages(10), more=True)
+    assert len(await asyncio.wait_for(buffer.take(500, 0.001), 30.0)) == 10
+
+
+async def test_a_buffer_that_is_held_has_room_once_a_batch_is_taken() -> None:
+    buffer = Buffer(full_at=100)
+    buffer.put(messages(50))
+    buffer.hold()
+    assert not buffer.full, "a half may wait"
+    buffer.put(messages(1))
+    buffer.hold()
+    assert buffer.full
+    await buffer.take(50, 0)
+    assert not buffer.full
