@@ -25,7 +25,9 @@ def inferred(*prices):
     Path("prices.csv").write_text("price,name\n" + "".join(f'"{price}",x\n' for price in prices))
     resource = Resource(path="prices.csv")
     resource.infer()
-    return resource.schema.get_field("price").type, [row["price"] for row in resource.read_rows()]
+    prices = [row["price"] for row in resource.read_rows()]
+    kind = resource.schema.get_field("price").type
+    return kind, [list(map(float, price)) if kind == "geopoint" else price for price in prices]
 
 
 DESCRIBED = [
