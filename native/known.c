@@ -1,5 +1,6 @@
-/* See known.h. A bucket of two cache lines holds 16 marks, and each mark has one bucket. The set doubles
- * while it may; then a new mark takes the place of another one of its bucket. */
+/* See known.h. A bucket of two cache lines holds 16 marks. Each mark has one bucket, or the one beside it
+ * if that is full. The set doubles while it may; then a new mark takes the place of another one of its
+ * bucket. No mark is ever removed alone: a bucket that was full stays full. */
 #include "known.h"
 
 #include <stdint.h>
@@ -26,34 +27,53 @@ static uint64_t mark_at(const char *marks, size_t i)
     return mark;
 }
 
-static uint64_t *bucket_of(const struct known *set, uint64_t mark)
+static size_t bucket_of(const struct known *set, uint64_t mark)
 {
     uint64_t mixed = (mark ^ mark >> 32) * UINT64_C(0x9e3779b97f4a7c15);
-    return set->slots + (mixed >> 32 & (set->buckets - 1)) * SLOTS;
+    return (size_t)(mixed >> 32 & (set->buckets - 1));
+}
+
+/* Whether the bucket has the mark, or else room for one. */
+static int look(const uint64_t *slots, uint64_t mark, int *room)
+{
+    int found = 0, free_slots = 0;
+    for (int i = 0; i < SLOTS; i++) {
+        found |= slots[i] == mark;
+        free_slots |= slots[i] == 0;
+    }
+    *room = free_slots;
+    return found;
 }
 
 static int has(const struct known *set, uint64_t mark)
 {
-    const uint64_t *slots = bucket_of(set, mark);
-    int found = 0;
-    for (int i = 0; i < SLOTS; i++)
-        found |= slots[i] == mark;
-    return found;
+    int room;
+    size_t bucket = bucket_of(set, mark);
+    return look(set->slots + bucket * SLOTS, mark, &room) ||
+           (!room && look(set->slots + (bucket ^ 1) * SLOTS, mark, &room));
+}
+
+/* Put the mark into the bucket; 0 where it is full of others. */
+static int put_into(struct known *set, uint64_t *slots, uint64_t mark)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        if (slots[i] == mark)
+            return 1;
+        if (slots[i] == 0) {
+            slots[i] = mark;
+            set->count++;
+            return 1;
+        }
+    }
+    return 0;
 }
 
 static void put(struct known *set, uint64_t mark)
 {
-    uint64_t *slots = bucket_of(set, mark);
-    for (int i = 0; i < SLOTS; i++) {
-        if (slots[i] == mark)
-            return;
-        if (slots[i] == 0) {
-            slots[i] = mark;
-            set->count++;
-            return;
-        }
-    }
-    slots[set->turn++ % SLOTS] = mark;
+    size_t bucket = bucket_of(set, mark);
+    uint64_t *slots = set->slots + bucket * SLOTS;
+    if (!put_into(set, slots, mark) && !put_into(set, set->slots + (bucket ^ 1) * SLOTS, mark))
+        slots[set->turn++ % SLOTS] = mark;
 }
 
 /* An empty set of so many buckets; 0 where there is no memory. */

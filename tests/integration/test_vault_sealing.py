@@ -15,6 +15,7 @@ import pytest
 from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.runners.pipeline import Pipeline
+from sqs2pg.runners.shared import Shared
 from sqs2pg.settings import Settings
 from tests import native
 from tests.integration.support import Assemble, rows
@@ -120,6 +121,32 @@ async def test_of_a_person_with_many_values_none_is_stored_twice_or_lost(
         await process(fresh, [message("bot", f"192.0.2.{n}", "0") for n in range(160)])
     assert rows(database, COUNTS) == [(1, 161, 310)]
     assert assert_every_value_opens(settings(**ON), database) == 161
+
+
+@pytest.mark.parametrize("pipelines", [1, 2])
+async def test_the_only_pipeline_of_a_process_reads_ahead(
+    pipeline: Assemble,
+    settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    pipelines: int,
+) -> None:
+    async with pipeline(**ON):
+        pass
+    called: list[object] = []
+
+    async def noting(*arguments: object) -> None:
+        called.append(arguments)
+
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())
+    monkeypatch.setenv("SQS2PG_NATIVE", "1")
+    monkeypatch.setattr("sqs2pg.vault.seal.ValueSealer.preload", noting)
+    chosen = settings(**ON)
+    shared = Shared(chosen.process, [chosen] * pipelines)
+    try:
+        async with Pipeline(chosen, shared=shared):
+            assert len(called) == (pipelines == 1)
+    finally:
+        await shared.close()
 
 
 @pytest.mark.parametrize("bits", [0, 4, 8])

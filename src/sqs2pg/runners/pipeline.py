@@ -143,8 +143,8 @@ class Pipeline:
             self._put_together(made, *await looking, in_flight, readings)
             stack.callback(self.source.leave)
             stack.callback(self._watch.leave)
-            if not self._shared:
-                await made.preload()
+            if not self._shared or self._shared.one:
+                await made.preload()  # one vault's memory in the process
             self._owned = stack.pop_all()
         self.opened = True
         if self._stopping:

@@ -32,6 +32,8 @@ class Shared:
         AWS environment is not usable.
         """
         settings = list(every)
+        self.one = len(settings) == 1
+        """Whether there was one pipeline to begin with."""
         self.client = SqsClient.from_environment(max_connections=process.receivers_max)
         self.in_flight = InFlight(
             process.in_flight_bytes_max
