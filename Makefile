@@ -77,7 +77,7 @@ breakages: $(READY) $(COMPILER) ## break the code in each of over a hundred plac
 	@$(BIN)/python -m tests.breakages $(BREAKAGES_ARGS)
 
 test-unit: $(READY) ## run the tests without I/O, in seconds
-	@$(BIN)/pytest tests/unit $(TEST_ARGS)
+	@$(BIN)/pytest -n 2 --dist worksteal tests/unit $(TEST_ARGS)
 
 SOAK_MESSAGES ?= 300000
 SOAK_SECONDS ?= 600

@@ -8,6 +8,7 @@ from.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -34,6 +35,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 choose_profile()
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look through the thousands of tests again."""
+    gc.collect()
+    gc.freeze()
+
 
 _NEED_BYTES = 2 * 2**30
 """Room in memory that the databases of one worker may take; without it they go to the disk."""

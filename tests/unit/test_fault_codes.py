@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -55,12 +56,14 @@ class Sources:
         self.trees = {name: ast.parse(text) for name, text in sources.items()}
         self.calls = [call for name, tree in self.trees.items() for call in calls(tree, (), name)]
         self.classes = dict(ROUTES)
-        for tree in self.trees.values():
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ClassDef):
-                    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-                    if known := [base for base in bases if base in ROUTES]:
-                        self.classes.setdefault(node.name, ROUTES[known[0]])
+        self.functions: defaultdict[str, list[ast.FunctionDef]] = defaultdict(list)
+        for node in (node for tree in self.trees.values() for node in ast.walk(tree)):
+            if isinstance(node, ast.FunctionDef):
+                self.functions[node.name].append(node)
+            elif isinstance(node, ast.ClassDef):
+                bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+                if known := [base for base in bases if base in ROUTES]:
+                    self.classes.setdefault(node.name, ROUTES[known[0]])
 
     def codes(self) -> set[tuple[FaultRoute, str]]:
         """Every (route, code) of the sources. Raises Unclear."""
@@ -180,7 +183,7 @@ class Sources:
         """The literals that the functions of a name return."""
         return {
             node.value.value
-            for function in self.functions(name)
+            for function in self.functions[name]
             for node in ast.walk(function)
             if isinstance(node, ast.Return)
             and isinstance(node.value, ast.Constant)
@@ -190,16 +193,10 @@ class Sources:
     def assigned_in(self, function: str, name: str) -> set[str]:
         return {
             one.value
-            for found in self.functions(function)
+            for found in self.functions[function]
             for one in bindings(found, name)
             if isinstance(one, ast.Constant) and isinstance(one.value, str)
         }
-
-    def functions(self, name: str) -> Iterator[ast.FunctionDef]:
-        for tree in self.trees.values():
-            for node in ast.walk(tree):
-                if isinstance(node, ast.FunctionDef) and node.name == name:
-                    yield node
 
 
 def calls(

@@ -283,9 +283,14 @@ def _explain(
     return SettingsError(f"setting {place} in {named}: {rule}", hint=". ".join([*says, known]))
 
 
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return msgspec.json.schema(Settings)
+
+
 def _schema_of(place: str) -> dict[str, Any]:
     """Return the schema of a key such as `field[...].source`; empty where there is none."""
-    schema = msgspec.json.schema(Settings)
+    schema = _schema()
     node: dict[str, Any] = {"$ref": "#/$defs/Settings"}
     for name in re.sub(r"\[[^]]*\]", "", place).split("."):
         node = node.get("items", node)
