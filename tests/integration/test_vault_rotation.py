@@ -409,6 +409,42 @@ async def test_rekey_reads_each_value_a_few_times_however_many_batches_there_are
     assert after - before < 12 * report.values  # there are over 60 batches
 
 
+async def test_several_rotations_at_once_get_done_what_one_does(
+    chosen: Settings, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs2pg.vault.rekey.BATCH_VALUES", 30)
+    monkeypatch.setattr("sqs2pg.vault.rewrap.BATCH_KEYS", 30)
+    monkeypatch.setattr("sqs2pg.vault.batching.BATCH_ROWS_MAX", 60)
+
+    def logins(count: int) -> list[Message]:
+        return [message(f"p{n % 150}", f"192.0.2.{n % 97}", str(n)) for n in range(count)]
+
+    async with Pipeline(chosen) as ready:
+        await write(ready, logins(600))
+    people = rows(database, "SELECT count(*) FROM pii.subject_key")[0][0]
+    values = rows(database, "SELECT count(*) FROM pii.value")[0][0]
+    rotate(chosen, database, "vault")
+    rotate(chosen, database, "pseudonym")
+
+    async def come_back() -> None:
+        async with Pipeline(chosen) as ready:
+            await write(ready, logins(200))  # these have new tokens already
+
+    async with asyncio.TaskGroup() as group:
+        rewraps = [group.create_task(rewrap(chosen)) for _ in range(2)]
+        rekeys = [group.create_task(rekey(chosen)) for _ in range(3)]
+        group.create_task(come_back())
+    assert sum(task.result().rewrapped for task in rewraps) >= people
+    assert sum(task.result().rows for task in rekeys) >= 603
+    assert rows(database, "SELECT DISTINCT key_version FROM pii.subject_key") == [(2,)]
+    assert rows(database, "SELECT DISTINCT left(token, 3) FROM pii.value") == [("v2_",)]
+    old = "SELECT count(*) FROM user_logins WHERE masked_ip ~ '^v1_' OR masked_device_id ~ '^v1_'"
+    assert rows(database, old) == [(0,)]
+    assert rows(database, "SELECT count(*) FROM pii.token_map") == [(0,)]
+    assert assert_every_value_opens(chosen, database) == values
+    await assert_books_balance(chosen)
+
+
 async def test_rekey_comes_back_for_a_row_that_another_changes_meanwhile(
     pipeline: Assemble, settings: MakeSettings, database: str
 ) -> None:
