@@ -61,7 +61,7 @@ test-python: $(READY) $(COMPILER) ## run the suites of mapping, pipeline, delive
 
 # Every file that draws examples, with fifty times as many of them (tests/hypothesis_profiles.py).
 test-long: $(READY) $(COMPILER) ## run the property tests with their long profile, minutes
-	@HYPOTHESIS_PROFILE=long $(BIN)/pytest -n 2 --dist worksteal $(TEST_ARGS) \
+	@HYPOTHESIS_PROFILE=long $(BIN)/pytest -n 2 --dist worksteal --timeout 3600 $(TEST_ARGS) \
 		$$(grep -rlE '^from (hypothesis|tests\.hypothesis_profiles) import' tests --include='test_*.py')
 
 test-system: $(READY) $(COMPILER) $(BROWSER) ## run the tests that need system packages (PostgreSQL 15, PgBouncer, Chromium, promtool); root installs them

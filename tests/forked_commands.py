@@ -107,8 +107,12 @@ class ForkServer:
         environment: Mapping[str, str],
         stdout: IO[Any] | None = None,
         stderr: IO[Any] | None = None,
+        text: str = "",
     ) -> ForkedCommand:
-        """Start a command without input; a stream for which no file is given is a pipe."""
+        """Start a command without input; a stream for which no file is given is a pipe.
+
+        `text` is that of `run`.
+        """
         with contextlib.ExitStack() as stack:
             nothing = stack.enter_context(Path(os.devnull).open("rb"))
             streams: list[IO[Any]] = [nothing]
@@ -120,7 +124,7 @@ class ForkServer:
                 streams.append(file)
                 pipes.append(end)
             return ForkedCommand(
-                arguments, self._begin(arguments, folder, environment, streams), *pipes
+                arguments, self._begin(arguments, folder, environment, streams, text), *pipes
             )
 
     def _begin(

@@ -21,6 +21,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.forked_commands import ForkServer, fits
+
+HANDLER = "sqs2pg.aws_lambda.handler"
 WAIT_S = 120.0
 PREFIX = "/2018-06-01/runtime/"
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:sqs2pg"
@@ -108,7 +111,7 @@ class Sandbox:
     """One execution environment: a process that runs AWS's runtime client and our handler."""
 
     api: RuntimeApi
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     log_file: Path
     invoke: Any = field(init=False)
 
@@ -122,27 +125,40 @@ class Sandbox:
 
 
 @contextmanager
-def sandbox(folder: Path, environment: dict[str, str]) -> Iterator[Sandbox]:
-    """Start an execution environment; end it at the end."""
+def sandbox(
+    folder: Path, environment: dict[str, str], forks: ForkServer | None = None
+) -> Iterator[Sandbox]:
+    """Start an execution environment, in an interpreter of its own or in a fork; end it."""
     api = RuntimeApi()
     threading.Thread(target=api.serve_forever, daemon=True).start()
     log_file = folder / f"lambda-{api.server_address[1]}.log"
     with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", "sqs2pg.aws_lambda.handler"],
-            cwd=folder,
-            env=environment
-            | {
-                "AWS_LAMBDA_RUNTIME_API": api.address,
-                "AWS_LAMBDA_FUNCTION_NAME": "sqs2pg",
-                "AWS_LAMBDA_FUNCTION_VERSION": "1",
-                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
-                "LAMBDA_TASK_ROOT": str(folder),
-                "PATH": os.environ["PATH"],
-            },
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+        variables = environment | {
+            "AWS_LAMBDA_RUNTIME_API": api.address,
+            "AWS_LAMBDA_FUNCTION_NAME": "sqs2pg",
+            "AWS_LAMBDA_FUNCTION_VERSION": "1",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+            "LAMBDA_TASK_ROOT": str(folder),
+            "PATH": os.environ["PATH"],
+        }
+        process: subprocess.Popen[Any]
+        if forks is not None and fits(variables):
+            process = forks.start(
+                [HANDLER],
+                folder=folder,
+                environment=variables,
+                stdout=log,
+                stderr=log,
+                text="import sys; from awslambdaric.__main__ import main; main(sys.argv)",
+            )
+        else:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "awslambdaric", HANDLER],
+                cwd=folder,
+                env=variables,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
     try:
         yield Sandbox(api, process, log_file)
     finally:

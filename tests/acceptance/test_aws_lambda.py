@@ -50,6 +50,7 @@ def start(shell: Shell, tmp_path: Path, migrated_database: str) -> Start:
         return sandbox(
             tmp_path,
             shell.environment | {"SQS2PG_SINK__STATEMENT_TIMEOUT_S": str(LOCK_S)} | environment,
+            shell.forks,
         )
 
     return begin

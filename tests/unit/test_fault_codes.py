@@ -202,11 +202,14 @@ class Sources:
 def calls(
     node: ast.AST, functions: tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...], module: str
 ) -> Iterator[Call]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Call):
-            yield Call(child, functions, module)
-        inside = (child, *functions) if isinstance(child, FUNCTIONS) else functions
-        yield from calls(child, inside, module)
+    waiting = [(node, functions)]
+    while waiting:
+        parent, around = waiting.pop()
+        for child in ast.iter_child_nodes(parent):
+            if isinstance(child, ast.Call):
+                yield Call(child, around, module)
+            inside = (child, *around) if isinstance(child, FUNCTIONS) else around
+            waiting.append((child, inside))
 
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
