@@ -28,7 +28,7 @@ from tests.native import LEFT, TAKEN, Both, both, extension
 
 ROOT = SOURCES.parent
 NEEDING_PYTHON = (
-    *("module", "fast_path", "compile", "field", "originals"),
+    *("module", "fast_path", "compile", "field", "originals", "known"),
     *("aead", "seal", "vault_rows", "rewrap", "renew"),
 )
 SANITIZED = ("-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror")
