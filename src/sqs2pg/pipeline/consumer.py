@@ -369,7 +369,9 @@ class Consumer:
         return not (left or self._holds_messages())
 
     def _holds_messages(self) -> bool:
-        return bool(self._source.held_count or self._buffer or self._busy)
+        """Whether messages are held, or are sure to wait: the queue's turn is asked for."""
+        source = self._source
+        return bool(source.held_count or self._buffer or self._busy or source.turn.asked)
 
     def time_left_s(self) -> float:
         """Return what is left of the grace period, in seconds; little, but never nothing.
