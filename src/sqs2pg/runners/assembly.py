@@ -41,12 +41,12 @@ from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.traces import start_traces
-from sqs2pg.vault.seal import PRELOAD_S, ValueSealer
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.amend import Amender
     from sqs2pg.pipeline.backfill import Backfill
     from sqs2pg.pipeline.replay import Replayer
+    from sqs2pg.vault.seal import ValueSealer
 
 _Replays = TypeVar("_Replays", bound="Replayer")
 
@@ -77,6 +77,8 @@ class Processing(msgspec.Struct):
             return
         if not isinstance(self.processors[0].plan.encoder, NativeEncoder):
             return  # what Python code makes is known by other marks
+        from sqs2pg.vault.seal import PRELOAD_S  # with the vault on it is loaded already
+
         with suppress(TransientFault, TimeoutError):
             async with asyncio.timeout(2 * PRELOAD_S), self.connect.opened() as session:
                 await self.vault.preload(session, made_by)
