@@ -2,11 +2,12 @@
 # amazon.ion 0.15.0 (PyPI): Ion's true and false become 1 and 0 in JSON.
 #
 # Expected: down-conversion to JSON keeps booleans: Ion's bool is JSON's boolean.
-#   Source: Amazon Ion Cookbook, "Down-converting to JSON"; the package's README (values behave as native Python ones).
-# Seen: a bool is read as IonPyBool, a subclass of int, because Python's bool cannot be subclassed. It equals True and
-#   prints as True, but json.dumps writes 1 or 0, isinstance(value, bool) is false and `value is True` too. The bare
-#   value model gives Python's own bool, and JSON is right. Struct, null and timestamp raise TypeError in
-#   json.dumps, so people convert those by `default=`; booleans never get there.
+#   Source: Amazon Ion Cookbook, "Down-converting to JSON"; the package's README (values behave as native
+#   Python ones).
+# Seen: a bool is read as IonPyBool, a subclass of int, because Python's bool cannot be subclassed. It equals
+#   True and prints as True, but json.dumps writes 1 or 0, isinstance(value, bool) is false and `value is
+#   True` too. The bare value model gives Python's own bool, and JSON is right. Struct, null and timestamp
+#   raise TypeError in json.dumps, so people convert those by `default=`; booleans never get there.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

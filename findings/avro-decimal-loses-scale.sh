@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# avro 1.12.2 (PyPI, Apache Avro): a decimal with fewer digits after the point than the schema's scale is stored as
-# another number.
+# avro 1.12.2 (PyPI, Apache Avro): a decimal with fewer digits after the point than the schema's scale is
+# stored as another number.
 #
 # Expected: 1.5 under scale 2 is stored as the unscaled integer 150 and read back as 1.50.
 #   Source: Apache Avro 1.12.0 specification, "Decimal": the unscaled value of a number of the schema's scale.
-# Seen: the digits are stored as they stand, whatever their exponent. Decimal("1.5") is read back as 0.15, Decimal("128")
-#   as 1.28 and Decimal("1E+3") as 0.01, without an error, for bytes and for fixed. Only numbers that are already
-#   quantized to the scale are right. More digits than the scale are refused. fastavro 1.13.1 writes the
-#   expected bytes, and reads the wrong number from what avro wrote.
+# Seen: the digits are stored as they stand, whatever their exponent. Decimal("1.5") is read back as 0.15,
+#   Decimal("128") as 1.28 and Decimal("1E+3") as 0.01, without an error, for bytes and for fixed. Only
+#   numbers that are already quantized to the scale are right. More digits than the scale are refused.
+#   fastavro 1.13.1 writes the expected bytes, and reads the wrong number from what avro wrote.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# avro 1.12.2 and fastavro 1.13.1 (PyPI): in a union of long and double, an integer is written as a double, by one of
-# them always if long stands first, by the other always if double stands first.
+# avro 1.12.2 and fastavro 1.13.1 (PyPI): in a union of long and double, an integer is written as a double, by
+# one of them always if long stands first, by the other always if double stands first.
 #
-# Expected: an integer is written as the long branch, in whatever order the branches stand, since a double cannot hold
-#   every long.
-#   Source: Apache Avro 1.12.0 specification, "Unions" and "Schema Resolution" (promotion of a long to a double is the
-#   reader's; nothing says that a writer promotes).
-# Seen: avro takes the last branch that matches and fastavro the first, and for both an int matches double. So with
-#   ["null", "long", "double"] avro stores 9007199254740993 as 9007199254740992.0, with ["null", "double", "long"]
-#   fastavro does, each without an error. Identifiers lose their last digit, and no order is right for both.
+# Expected: an integer is written as the long branch, in whatever order the branches stand, since a double
+#   cannot hold every long.
+#   Source: Apache Avro 1.12.0 specification, "Unions" and "Schema Resolution" (promotion of a long to a
+#   double is the reader's; nothing says that a writer promotes).
+# Seen: avro takes the last branch that matches and fastavro the first, and for both an int matches double. So
+#   with ["null", "long", "double"] avro stores 9007199254740993 as 9007199254740992.0, with ["null",
+#   "double", "long"] fastavro does, each without an error. Identifiers lose their last digit, and no order is
+#   right for both.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -3,10 +3,10 @@
 #
 # Expected: "0x1A" stays the text "0x1A", as "12abc" and "1_000" do, or becomes 26.
 #   Source: csv.js.org, csv-parse, option "cast": it converts input strings to native types.
-# Seen: "0x1A", "0XFF", "0b101", "0o17" are 0. The test for a number uses JavaScript's conversion, which knows these
-#   prefixes, and the conversion uses parseFloat, which stops at the letter. A signed one, "-0x1A", stays text,
-#   because the conversion refuses it. So a column of device addresses or colours in hexadecimal becomes a
-#   column of zeros, and rows that differed are equal.
+# Seen: "0x1A", "0XFF", "0b101", "0o17" are 0. The test for a number uses JavaScript's conversion, which knows
+#   these prefixes, and the conversion uses parseFloat, which stops at the letter. A signed one, "-0x1A",
+#   stays text, because the conversion refuses it. So a column of device addresses or colours in hexadecimal
+#   becomes a column of zeros, and rows that differed are equal.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

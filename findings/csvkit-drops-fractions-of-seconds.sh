@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# csvkit 2.2.0 with agate 1.14.2 (PyPI): the fraction of a second is dropped if a space stands between date and time.
+# csvkit 2.2.0 with agate 1.14.2 (PyPI): the fraction of a second is dropped if a space stands between date
+# and time.
 #
 # Expected: 2024-01-01 12:34:56.789 keeps its milliseconds, as 2024-01-01T12:34:56.789 does.
-#   Source: csvkit documentation, "csvjson" and "csvsql" (types are inferred, values kept; --no-inference keeps text);
-#   agate's DateTime, which holds microseconds.
-# Seen: the value counts as a timestamp and comes out as 2024-01-01T12:34:56, without a warning, and two events of one
-#   second become equal. PostgreSQL writes timestamps this way, in COPY to CSV too, and so do many exports. With a
-#   "T", or with --no-inference, the fraction stays. csvsql makes the same values for its inserts.
+#   Source: csvkit documentation, "csvjson" and "csvsql" (types are inferred, values kept; --no-inference
+#   keeps text); agate's DateTime, which holds microseconds.
+# Seen: the value counts as a timestamp and comes out as 2024-01-01T12:34:56, without a warning, and two
+#   events of one second become equal. PostgreSQL writes timestamps this way, in COPY to CSV too, and so do
+#   many exports. With a "T", or with --no-inference, the fraction stays. csvsql makes the same values for its
+#   inserts.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

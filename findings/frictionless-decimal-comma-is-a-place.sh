@@ -2,11 +2,11 @@
 # frictionless 5.21.0 (PyPI): a column of numbers with a decimal comma is inferred as geographic points.
 #
 # Expected: "3,99" in quotes is text, as "1,000" beside "2" is, or the number 3.99.
-#   Source: Table Schema, "geopoint" (a longitude and a latitude); frictionless documentation, "Describing Data" (types
-#   are inferred from the values).
-# Seen: while the part before each comma is at most 180 and the part after it at most 90, the column is a geopoint, and
-#   3,50 is read as the place [3.0, 50.0]. One price with 99 after the comma, or one above 180, makes the same column
-#   text. So the type of a column of prices depends on the cents in the sample.
+#   Source: Table Schema, "geopoint" (a longitude and a latitude); frictionless documentation, "Describing
+#   Data" (types are inferred from the values).
+# Seen: while the part before each comma is at most 180 and the part after it at most 90, the column is a
+#   geopoint, and 3,50 is read as the place [3.0, 50.0]. One price with 99 after the comma, or one above 180,
+#   makes the same column text. So the type of a column of prices depends on the cents in the sample.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# json-bigint 1.0.0 (npm): with `useNativeBigInt: true`, a fraction written with 16 characters or more is an error.
+# json-bigint 1.0.0 (npm): with `useNativeBigInt: true`, a fraction written with 16 characters or more is an
+# error.
 #
 # Expected: integers beyond 2^53 become BigInt; a fraction is a number, as JSON.parse gives it.
 #   Source: the package's README, "options.useNativeBigInt" (native BigInt instead of bignumber.js for what
 #   exceeds 15 digits), and RFC 8259, section 6.
-# Seen: what is longer than 15 characters, sign, point and exponent counted, is given to BigInt() whatever it is, so
-#   0.30000000000000004, which is what JSON.stringify(0.1 + 0.2) writes, and coordinates of 17 digits end the whole
-#   document with SyntaxError. 100000000000000.5 too, but 1e-17 does not. It depends on the value of one reading
-#   whether a message can be parsed at all. In the other mode such a fraction is a BigNumber object, no number.
+# Seen: what is longer than 15 characters, sign, point and exponent counted, is given to BigInt() whatever it
+#   is, so 0.30000000000000004, which is what JSON.stringify(0.1 + 0.2) writes, and coordinates of 17 digits
+#   end the whole document with SyntaxError. 100000000000000.5 too, but 1e-17 does not. It depends on the
+#   value of one reading whether a message can be parsed at all. In the other mode such a fraction is a
+#   BigNumber object, no number.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

