@@ -163,6 +163,16 @@ class Slice:
         yield "…"
 
 
+def members_at_once(text: str) -> dict[str, msgspec.Raw] | None:
+    """Return the members of an object; None of any other text. `parse` reads it twice for that."""
+    if too_deep(text):
+        return None
+    try:
+        return _members(text.removeprefix(_MARK))
+    except UNREADABLE:
+        return None
+
+
 def raw_text(raw: msgspec.Raw) -> str:
     """Return the slice that msgspec left undecoded; "" for a missing one."""
     return str(raw, "utf-8")

@@ -6,14 +6,22 @@ JSON object is looked for. Pure: no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from functools import partial
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.conversions import edited_or_missing
 from sqs2pg.mapping.convert import Converter, numeric, text
 from sqs2pg.mapping.field_types import FIELD_TYPES
-from sqs2pg.mapping.json_slices import Slice, number, parse, string
+from sqs2pg.mapping.json_slices import (
+    Slice,
+    members_at_once,
+    number,
+    parse,
+    raw_text,
+    string,
+)
 from sqs2pg.mask.canonical import CANONICAL, shown
 from sqs2pg.mask.registry import OF_CANONICAL_FORM, properties
 from sqs2pg.settings import Field, source_paths
@@ -85,6 +93,9 @@ def subject_reader(reference: Callable[[str], str], *sources: str) -> SubjectRea
         for source in sources
     ]
 
+    if all(steps == [source] for source, steps in paths):
+        return partial(_read_member, reference, sources)
+
     def find(document: Slice) -> Slice | None:
         for source, steps in paths:
             found = document.member(source) if document.is_object else None
@@ -98,9 +109,27 @@ def subject_reader(reference: Callable[[str], str], *sources: str) -> SubjectRea
             id_ = find(parse(body))
             if id_ is None:
                 return None
-            name = string(id_.text) if id_.text[0] == '"' else number(id_.text)
-            return reference(name) if name else None
+            return _referred(reference, id_.text)
         except PermanentFault:
             return None
 
     return read
+
+
+def _read_member(reference: Callable[[str], str], names: Sequence[str], body: str) -> str | None:
+    """Find the subject among the members of the body itself, in one pass."""
+    members = members_at_once(body) or {}
+    for name in names:
+        raw = members.get(name)
+        if raw is not None and (id_ := raw_text(raw)) != "null":
+            try:
+                return _referred(reference, id_)
+            except PermanentFault:
+                return None
+    return None
+
+
+def _referred(reference: Callable[[str], str], id_: str) -> str | None:
+    """Return the reference of an id, given as JSON. Raises PermanentFault where it is none."""
+    name = string(id_) if id_[0] == '"' else number(id_)
+    return reference(name) if name else None

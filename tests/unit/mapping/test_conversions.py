@@ -16,7 +16,7 @@ from sqs2pg.mapping.subject import stored_form, subject_reader, subject_sources
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.message import Message, MessageAttribute, SystemAttributes
 from sqs2pg.settings import Field, Settings, cross_check
-from tests.native import SENT_MS
+from tests.native import LEFT, SENT_MS, TAKEN
 
 
 def field_of(**keys: Any) -> Field:
@@ -493,3 +493,22 @@ def test_a_map_of_an_array_is_one_of_its_elements() -> None:
     assert fault(["x"], type="text[]", map={"a": "b"}) == "not_in_map a"
     assert refused(type="integer[]", map={"a": "x"}).code == "bad_map"
     assert refused(type="integer[]", trim=True).code == "conversion"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(*LEFT, *TAKEN),
+        '\ufeff{"user_id":7}',
+        '{"user_id":[1]}',
+        '{"user_id":null,"more":"y"}',
+        '{"user_id":true,"more":"y"}',
+        '{"user_id":"a","user_id":"b"}',
+        "\ufeff",
+        ' {"more": 1.5} ',
+    ],
+)
+def test_a_subject_among_the_members_is_found_as_along_a_path(body: str) -> None:
+    at_once = subject_reader(str.upper, "user_id", "more")
+    along_paths = subject_reader(str.upper, "user_id", "more", "nowhere[0]")
+    assert at_once(body) == along_paths(body)
