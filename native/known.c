@@ -10,7 +10,7 @@
 #include "originals.h"
 #include "text.h"
 
-enum { SLOTS = 16, BUCKETS_MIN = 256, MARK_BYTES = 8, FULL_OF_16 = 10 };
+enum { SLOTS = 16, BUCKETS_MIN = 256, MARK_BYTES = 8, FULL_OF_16 = 7 };
 
 struct known {
     PyObject_HEAD

@@ -20,7 +20,7 @@ RECORDS_MAX = 400_000
 60 MB when full. A hash has 64 bits and is salted in each process: a new record is taken for a known
 one with a probability of 10**-13."""
 MARKS_MAX = 2**23
-"""Places for marks of values, 64 bits each: 64 MiB when full, 32 MiB up to 2.6 million."""
+"""Places for marks of values, 64 bits each: 64 MiB when full, 32 MiB up to 1.8 million."""
 MARKS_READ_MAX = 5_000_000
 """Marks that a process reads when it starts: with more, new ones would take the place of others."""
 
