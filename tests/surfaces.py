@@ -159,7 +159,8 @@ def _every_table(world: World, *, ours: bool) -> str:
 
 
 def _detail_of_a_quarantined_one(world: World, text: str) -> None:
-    world.sql("UPDATE sqs2pg.quarantine SET detail = %s WHERE id = 1", text)
+    oldest = "(SELECT min(id) FROM sqs2pg.quarantine)"
+    world.sql(f"UPDATE sqs2pg.quarantine SET detail = %s WHERE id = {oldest}", text)
 
 
 def _a_token_of_a_row(world: World, text: str) -> None:

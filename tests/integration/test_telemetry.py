@@ -14,6 +14,7 @@ from sqs2pg.settings import TelemetrySettings
 from sqs2pg.sqs.wire import OutgoingMessage
 from sqs2pg.telemetry.batch_log import BatchReport
 from sqs2pg.telemetry.traces import start_traces
+from tests import native
 from tests.collector import Collector
 from tests.integration.support import Assemble, send
 from tests.logins import login
@@ -28,9 +29,18 @@ def collector() -> Iterator[Collector]:
         yield made
 
 
+@pytest.mark.parametrize(
+    ("executor", "stages"), [("0", {"decode", "mask"}), ("1", {"decode"})], ids=["python", "native"]
+)
 async def test_spans_and_metrics_reach_a_collector_and_hold_no_value(
-    pipeline: Assemble, collector: Collector
+    pipeline: Assemble,
+    collector: Collector,
+    monkeypatch: pytest.MonkeyPatch,
+    executor: str,
+    stages: set[str],
 ) -> None:
+    monkeypatch.setenv("SQS2PG_NATIVE", executor)
+    monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())
     telemetry = {"traces": True, "metrics": True, "endpoint": collector.endpoint}
     async with pipeline(telemetry=telemetry) as ready:
         traced = OutgoingMessage(
@@ -47,7 +57,9 @@ async def test_spans_and_metrics_reach_a_collector_and_hold_no_value(
     batches = [span for span in spans if span.name.startswith("process ")]
     links = [link.trace_id.hex() for span in batches for link in span.links]
     assert links == [TRACE]
-    assert {span.name for span in spans} >= {"decode", "mask", "COPY user_logins"}
+    named = {span.name for span in spans}
+    assert named >= {*stages, "COPY user_logins"}
+    assert named.isdisjoint({"decode", "mask"} - stages), "the C code does both in one step"
     metrics = collector.metrics()
     received = metrics["sqs2pg_messages_received"].sum
     assert received.is_monotonic

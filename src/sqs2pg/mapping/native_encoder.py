@@ -162,8 +162,11 @@ class NativeEncoder:
             originals = Originals()
             originals.parts.append(self._vault.part(units, packed.originals))
         units = units[: packed.taken] if packed.taken < len(units) else units
-        faults, without = self._verdicts.faults(units, packed.verdicts)
-        left = sorted([*packed.left, *without])
+        faults: list[UnitFault] = []
+        left: Sequence[int] = packed.left
+        if packed.verdicts:
+            faults, without = self._verdicts.faults(units, packed.verdicts)
+            left = sorted([*left, *without])
         if not left:
             return self._encoded(units, packed, originals, faults)
         rest = [units[index] for index in left]
