@@ -134,10 +134,15 @@ def watching(pids: list[int]) -> Iterator[Callable[[], None]]:
 
 
 def link_or_copy(source: str, target: str) -> None:
+    """Link what everybody may read; copy the rest, and let everybody read the copy."""
+    mode = Path(source).stat().st_mode
     try:
+        if mode & 0o044 != 0o044:
+            raise PermissionError
         os.link(source, target)
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copyfile(source, target)
+        Path(target).chmod(0o755 if mode & stat.S_IXUSR else 0o644)
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +176,8 @@ def ordinary_python() -> Iterator[tuple[str, dict[str, str]]]:
             if not readable(path, account):
                 search[index] = copies / f"search{index}"
                 shutil.copytree(path, search[index], copy_function=link_or_copy)
+        for folder, _, _ in os.walk(copies):  # a umask may have made them ours alone
+            Path(folder).chmod(0o755)
         yield str(executable), variables | {"PYTHONPATH": os.pathsep.join(map(str, search))}
     finally:
         shutil.rmtree(copies)
