@@ -20,6 +20,7 @@ from sqs2pg.mapping.encoder import EncodedAhead
 from sqs2pg.mapping.object_batch import ObjectBatch, ObjectLines
 from sqs2pg.message import Message, Outcome
 from sqs2pg.pipeline.object_feed import Piece
+from sqs2pg.pipeline.plan import Plan
 from sqs2pg.pipeline.refusals import PROBE_TIMEOUT_S, may_be_set_aside
 from sqs2pg.pipeline.refused_lines import REFUSED_MAX, RefusedLines
 from sqs2pg.postgres.object_claims import ObjectClaims
@@ -32,6 +33,8 @@ REJECTED = "rejected_by_database"
 class LineWriter(Protocol):
     """What the processor does for us (`processor.py`)."""
 
+    plan: Plan
+    """What it does to lines."""
     sink: Sink
     """Where it writes."""
     last_fault: TransientFault | None
@@ -56,9 +59,6 @@ class LineWriter(Protocol):
 
     def key_of(self, message: Message) -> str:
         """Return a notification's ledger key."""
-
-    def can_read(self, body: bytes) -> bool:
-        """Whether the mapping can read the form of a line."""
 
 
 class PieceWriter:

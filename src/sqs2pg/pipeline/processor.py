@@ -146,12 +146,6 @@ class Processor:
         """Return the ledger key of a message that is not read."""
         return self.plan.encoder.keys([message])[0]
 
-    def can_read(self, body: bytes) -> bool:
-        """Whether the mapping can read the form of a line."""
-        from sqs2pg.pipeline.archive_check import has_form
-
-        return has_form(self.plan.encoder.mapping, body)
-
     def release(self, fault: TransientFault) -> None:
         """Note why a batch is released."""
         self.last_fault = fault

@@ -23,6 +23,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 
 import msgspec
 
@@ -30,6 +31,7 @@ from sqs2pg.errors import PermanentFault, Sqs2pgError, Stage, TransientFault
 from sqs2pg.mapping.envelope.s3_event import NamedObject
 from sqs2pg.message import Message, MessageAttribute, Outcome
 from sqs2pg.pipeline.archive_batches import made_ahead
+from sqs2pg.pipeline.archive_check import has_form
 from sqs2pg.pipeline.archive_identity import object_attributes, object_digest
 from sqs2pg.pipeline.archive_reader import form_for
 from sqs2pg.pipeline.object_feed import Feed, Notified, Piece
@@ -143,7 +145,8 @@ class S3Objects:
         ready, objects, finished = await self._claimed(notified)
         if not ready:
             return
-        source, is_readable = self._source, self._writer.can_read
+        source = self._source
+        is_readable = partial(has_form, self._writer.plan.encoder.mapping)
         reader = ObjectReader(
             source.store,
             source.pool,
