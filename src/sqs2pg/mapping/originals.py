@@ -79,6 +79,13 @@ class OriginalColumns:
         self._values.append(values)
         self._cells.append(cells)
 
+    def leave_out(self, messages: Collection[int]) -> None:
+        """Have nothing sealed of the records of messages, given by `id()`: they have no row."""
+        self._subjects = [
+            None if id(message) in messages else subject
+            for message, subject in zip(self._messages, self._subjects, strict=True)
+        ]
+
     def hashes(
         self, salt: bytes, chosen: Collection[str] | None, left_out: LeftOut | None = None
     ) -> dict[int, int]:
@@ -150,6 +157,13 @@ class Originals:
         part = OriginalColumns(messages, subjects, fields, target)
         self.parts.append(part)
         return part
+
+    def leave_out(self, messages: Iterable[Message]) -> None:
+        """Have nothing sealed of messages at fault. The C code keeps nothing of them anyway."""
+        at_fault = set(map(id, messages))
+        for part in self.parts:
+            if isinstance(part, OriginalColumns):
+                part.leave_out(at_fault)
 
     def __repr__(self) -> str:
         return "Originals(…)"

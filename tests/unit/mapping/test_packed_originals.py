@@ -98,6 +98,15 @@ def test_the_c_code_keeps_the_originals_that_python_finds() -> None:
     }
 
 
+@pytest.mark.parametrize("executor", ["native", "python"])
+def test_a_message_at_fault_leaves_nothing_to_seal(executor: str) -> None:
+    bad = {"user_id": "ann", "ip": "no address", "device_id": "d1"}
+    good = {"user_id": "bob", "ip": "192.0.2.1", "device_id": "d2"}
+    encoded = mapping().encoders[executor].encode(messages(bad, good), "1\n")
+    assert [(unit.unit, unit.fault.code) for unit in encoded.faults] == [(0, "bad_ip")]
+    assert {entry[0] for entry in found(encoded.originals)} == {"bob"}
+
+
 def test_a_repeated_message_has_its_originals_once() -> None:
     [one, *_] = messages(*BODIES)
     batch = [one, one]
