@@ -29,10 +29,13 @@ from sqs2pg.settings import load
 from tests.forked_commands import ForkServer
 from tests.hypothesis_profiles import choose_profile
 
-# Under nohup, and for `&` in a script, SIGINT is ignored, and every child inherits that. The tests
-# are of processes that are started by a user or a supervisor.
+# Under nohup, and for `&` in a script, SIGINT or SIGHUP is ignored, and every child inherits that.
+# The tests are of processes that are started by a user or a supervisor. A signal that has a handler
+# here has its default in a child that is executed. A hangup still does not end the suite.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 choose_profile()
 
