@@ -299,8 +299,8 @@ SQS = _in(
     (
         "a character beyond ASCII counts as one byte",
         "leases",
-        "4 * len(m.body)",
-        "len(m.body)",
+        "size = len(body) if body.isascii() else 4 * len(body)",
+        "size = len(body)",
         "unit/sqs/test_leases",
     ),
     (
@@ -375,8 +375,8 @@ SQS = _in(
     (
         "a date of the year 10000 is read",
         "odd_deliveries",
-        "if max([m.attributes.sent_timestamp for m in messages], default=0) <= latest_ms:",
-        "if True:",
+        "if message.attributes.sent_timestamp > latest_ms:",
+        "if False:",
         "unit/sqs/test_odd_deliveries integration/test_odd_deliveries",
     ),
     (
@@ -777,8 +777,8 @@ KEYS = _in(
     (
         "a nonce is used twice",
         "aead",
-        "        nonce = self._first + (last or os.urandom(12))",
-        "        nonce = self._first + (last or bytes(12))",
+        "nonce = self._first_half(1) + (last or os.urandom(12))",
+        "nonce = self._first_half(1) + (last or bytes(12))",
         "unit/keys/test_aead unit/vault/test_crypto",
     ),
     (
@@ -1080,8 +1080,8 @@ NATIVE = _in_c(
     (
         "the native reader takes a NUL",
         "json",
-        "if (!read_code_unit(in, character) || *character == 0)",
-        "if (!read_code_unit(in, character))",
+        "if (*character == 0) {",
+        "if (0) {",
         "properties/test_native",
     ),
     (
