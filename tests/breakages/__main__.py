@@ -18,12 +18,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from queue import SimpleQueue
 
 from tests.breakages.table import BREAKAGES, Breakage
+from tests.checkout import ROOT, copy_checkout
 
-ROOT = Path(__file__).parents[2]
 COPIES = ROOT / "build" / "breakages"
 TESTS_S_MAX = 600
 NOTICED, PASSED = 1, 0  # pytest's exit codes: a test failed, all passed
@@ -38,18 +37,10 @@ class Copy:
 
     def __init__(self, number: int) -> None:
         self.root = COPIES / f"{os.getpid()}-{number}"
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.split("\0")
-        built = [str(one.relative_to(ROOT)) for one in ROOT.glob("src/sqs2pg/_*") if one.is_file()]
-        for name in filter(None, (*listed, *built)):
-            if (ROOT / name).is_file():
-                (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.root / name)
+        copy_checkout(self.root)
+        for built in ROOT.glob("src/sqs2pg/_*"):
+            if built.is_file():
+                shutil.copy2(built, self.root / built.relative_to(ROOT))
 
     @contextmanager
     def broken(self, breakage: Breakage) -> Iterator[None]:

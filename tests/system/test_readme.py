@@ -22,13 +22,13 @@ from typing import Any
 
 import pytest
 
+from tests.checkout import ROOT, copy_checkout
 from tests.shell import Shell
 from tests.terminal import on_terminal
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 QUICKSTART = (ROOT / "docs/quickstart.md").read_text()
 DEBIAN = "/usr/local/bin:/usr/bin:/bin"
@@ -102,17 +102,7 @@ def user() -> Iterator[User]:
     """A user who has cloned the repository and installed it as the README says."""
     home = Path(tempfile.mkdtemp(prefix="test-readme-"))
     made = User(home)
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (made.checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, made.checkout / name)
+    copy_checkout(made.checkout)
     if os.geteuid() == 0:
         entry = pwd.getpwnam("nobody")
         made.identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
