@@ -184,7 +184,7 @@ class MessageMapping:
     ) -> list[Row | PermanentFault]:
         """Return each message's row, masked, or the fault of its first bad record.
 
-        What the vault is to seal is added to `originals`.
+        What the vault is to seal is added to `originals`: nothing of a message at fault.
         """
         given = messages
         if not self._envelope.is_plain:
@@ -199,7 +199,12 @@ class MessageMapping:
             return list(
                 map(Row, keys, map(_message_id, messages), cast("list[str]", made[0].lines))
             )
-        return _rows(keys, messages, decoded, made)
+        rows = _rows(keys, messages, decoded, made)
+        if originals is not None:
+            # Only now is it known: one record may have a fault, or one target's.
+            pairs = zip(given, rows, strict=True)
+            originals.leave_out(message for message, row in pairs if not isinstance(row, Row))
+        return rows
 
     def _open_fitting(
         self, messages: Sequence[Message], meter: Meter

@@ -159,11 +159,14 @@ class Originals:
         return part
 
     def leave_out(self, messages: Iterable[Message]) -> None:
-        """Have nothing sealed of messages at fault. The C code keeps nothing of them anyway."""
-        at_fault = set(map(id, messages))
-        for part in self.parts:
-            if isinstance(part, OriginalColumns):
-                part.leave_out(at_fault)
+        """Have nothing sealed of messages at fault, given as they were to `part`.
+
+        The C code keeps nothing of them anyway.
+        """
+        if at_fault := set(map(id, messages)):
+            for part in self.parts:
+                if isinstance(part, OriginalColumns):
+                    part.leave_out(at_fault)
 
     def __repr__(self) -> str:
         return "Originals(…)"

@@ -179,8 +179,6 @@ class PythonEncoder:
                 rows.append(row)
             else:
                 faults.append(UnitFault(index, keys[index], row))
-        if originals is not None:
-            originals.leave_out(units[fault.unit] for fault in faults)
         return rows, sorted(faults), dropped_fields
 
     def _unknown(

@@ -32,8 +32,8 @@ FIELDS: list[dict[str, Any]] = [
 KEY, NAMES = b"r" * 32, (b"ip", b"device_id")
 
 
-def mapping() -> Both:
-    overrides = {"field": FIELDS, "vault": {"enabled": True}}
+def mapping(**others: Any) -> Both:
+    overrides = {"field": FIELDS, "vault": {"enabled": True}, **others}
     settings = load(environ={}, discover=False, overrides=overrides)
     return Both(settings, [[Column(field.column, "text") for field in settings.fields]])
 
@@ -103,6 +103,32 @@ def test_a_message_at_fault_leaves_nothing_to_seal(executor: str) -> None:
     bad = {"user_id": "ann", "ip": "no address", "device_id": "d1"}
     good = {"user_id": "bob", "ip": "192.0.2.1", "device_id": "d2"}
     encoded = mapping().encoders[executor].encode(messages(bad, good), "1\n")
+    assert [(unit.unit, unit.fault.code) for unit in encoded.faults] == [(0, "bad_ip")]
+    assert {entry[0] for entry in found(encoded.originals)} == {"bob"}
+
+
+def test_a_replayed_message_at_fault_leaves_nothing_to_seal() -> None:
+    bad = {"user_id": "ann", "ip": "no address", "device_id": "d1"}
+    good = {"user_id": "bob", "ip": "192.0.2.1", "device_id": "d2"}
+    batch, replayed, originals = messages(bad, good), mapping().slow, Originals()
+    units = [replayed.decode(message) for message in batch]
+    rows = replayed.rows(["k0", "k1"], batch, units, originals)
+    assert [getattr(row, "code", "") for row in rows] == ["bad_ip", ""]
+    assert {entry[0] for entry in found(originals)} == {"bob"}
+
+
+@pytest.mark.parametrize("executor", ["native", "python"])
+def test_nor_does_one_whose_envelope_adds_attributes(executor: str) -> None:
+    def wrapped(body: dict[str, Any]) -> dict[str, Any]:
+        said = {"Type": "Notification", "MessageId": "n", "TopicArn": "t", "Timestamp": "now"}
+        return {**said, "Message": json.dumps(body)}
+
+    bad = {"user_id": "ann", "ip": "no address", "device_id": "d1"}
+    good = {"user_id": "bob", "ip": "192.0.2.1", "device_id": "d2"}
+    topic = {"source": "attribute:sns.TopicArn", "column": "topic"}
+    both = mapping(field=[*FIELDS, topic], envelope={"layers": ["sns"]})
+    batch = messages(wrapped(bad), wrapped(good))
+    encoded = both.encoders[executor].encode(batch, "1\n")
     assert [(unit.unit, unit.fault.code) for unit in encoded.faults] == [(0, "bad_ip")]
     assert {entry[0] for entry in found(encoded.originals)} == {"bob"}
 
