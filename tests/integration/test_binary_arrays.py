@@ -10,7 +10,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from sqs2pg.postgres.binary_arrays import bytea_array, integer_array, text_array, uuid_array
+from sqs2pg.postgres.binary_arrays import (
+    bytea_array,
+    integer_array,
+    register_dumpers,
+    text_array,
+    uuid_array,
+)
 
 UUIDS = [uuid.UUID(int=number) for number in (0, 1, 2**127, 2**128 - 1)]
 ARRAYS = [
@@ -34,6 +40,7 @@ ARRAYS = [
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database, autocommit=True) as connection:
+        register_dumpers(connection.adapters)
         yield connection
 
 

@@ -12,8 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-import psycopg
-from psycopg.adapt import Dumper
+from psycopg.adapt import AdaptersMap, Dumper
 from psycopg.pq import Format
 
 _HEAD = struct.Struct(">iiiii")
@@ -70,9 +69,16 @@ class _ArrayDumper(Dumper):
         return obj
 
 
-for _kind in (_ByteaArray, _IntegerArray, _TextArray, _AddressArray, _UuidArray):
-    _dumper = type(f"{_kind.__name__}Dumper", (_ArrayDumper,), {"oid": _kind.oid})
-    psycopg.adapters.register_dumper(_kind, _dumper)
+_KINDS = (_ByteaArray, _IntegerArray, _TextArray, _AddressArray, _UuidArray)
+_DUMPERS = [
+    (kind, type(f"{kind.__name__}Dumper", (_ArrayDumper,), {"oid": kind.oid})) for kind in _KINDS
+]
+
+
+def register_dumpers(adapters: AdaptersMap) -> None:
+    """Let a connection, by its adapters, take these arrays as parameters."""
+    for kind, dumper in _DUMPERS:
+        adapters.register_dumper(kind, dumper)
 
 
 def uuid_elements(values: Sequence[str]) -> bytes:

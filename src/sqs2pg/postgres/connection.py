@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import psycopg
 
-from sqs2pg.postgres import binary_arrays  # noqa: F401  psycopg must know them when it connects
+from sqs2pg.postgres.binary_arrays import register_dumpers
 from sqs2pg.postgres.dsn import describe, dsn_options
 from sqs2pg.postgres.sqlstate import connect_fault, unreachable
 
@@ -101,6 +101,7 @@ class Session:
         except asyncio.CancelledError as cancelled:
             _forget_frames(cancelled)
             raise
+        register_dumpers(connection.adapters)
         return cls(connection)
 
     @property
