@@ -74,13 +74,13 @@ class Administrator:
     def __call__(self, statement: str) -> None:
         """Run a statement, in a new session where a test has ended this one."""
         try:
-            self._session.execute(statement)  # type: ignore[call-overload]
+            self._session.execute(statement)
         except psycopg.OperationalError:
             if not self._session.broken:
                 raise
             self.close()
             self._session = psycopg.connect(self._servers.database_url, autocommit=True)
-            self._session.execute(statement)  # type: ignore[call-overload]
+            self._session.execute(statement)
 
     def copy(self, template: str, name: str) -> None:
         """Make a database. Files are copied, which is half the work of writing it to the log."""
