@@ -188,13 +188,13 @@ static PyMethodDef module_methods[] = {
     {"original_values", original_values, METH_VARARGS,
      "original_values(originals, places, columns) -> the texts of records"},
     {"seal_new_people", seal_new_people, METH_VARARGS,
-     "seal_new_people(keys, entries, drawn, wrapping, contexts, names) -> what is to be stored"},
+     "seal_new_people(keys, entries, drawn, wrappings, each, contexts, names) -> what is to be stored"},
     {"rewrap_keys", rewrap_keys, METH_VARARGS,
      "rewrap_keys(keys, derive, wrappings, each, prefix, drawn) -> the wrapped keys, or None"},
     {"renew_values", renew_values, METH_VARARGS,
      "renew_values(values, derive, contexts, remask, drawn) -> how many, and rows for COPY; or None"},
     {"seal_texts", seal_texts, METH_VARARGS,
-     "seal_texts(wrapping, what, drawn, places, plaintexts) -> the texts sealed in format 1"},
+     "seal_texts(wrappings, each, what, drawn, places, plaintexts) -> the texts sealed in format 1"},
     {"merged_lines", merged_lines, METH_VARARGS,
      "merged_lines(text, other) -> the lines of two texts, each sorted, in one"},
     {"count_usual_lines", count_lines, METH_O,
@@ -217,7 +217,7 @@ static int module_exec(PyObject *module)
     }
     convert_double_by = format_as_python;
     if (fast_path_prepare(module) < 0 || known_prepare(module) < 0 ||
-        PyModule_AddIntConstant(module, "API", 28) < 0)
+        PyModule_AddIntConstant(module, "API", 29) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");

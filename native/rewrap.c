@@ -12,23 +12,14 @@ struct rewrap {
     struct column columns[KEY_COLUMNS];
     Py_ssize_t count;
     const uint8_t **openers;
-    PyObject *wrappings; /* (derived key, first half of the nonces) of each `each` rows */
-    Py_ssize_t each;
+    struct wrappings wrappings;
     struct part prefix, drawn;
     struct aead *from, *to;
     struct text aad, out;
 };
 
-static enum result use_wrapping(struct rewrap *job, Py_ssize_t row, const char **first)
-{
-    PyObject *pair = PyTuple_GET_ITEM(job->wrappings, row / job->each);
-    *first = PyBytes_AS_STRING(PyTuple_GET_ITEM(pair, 1));
-    return aead_use(job->to, (const uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(pair, 0))) ? DONE
-                                                                                          : NOT_SEALED;
-}
-
 /* Append a wrapped key as an element of an array. */
-static enum result put_wrapped(struct rewrap *job, const char *first, const uint8_t *nonce,
+static enum result put_wrapped(struct rewrap *job, const uint8_t *first, const uint8_t *nonce,
                                const uint8_t key[AEAD_KEY_BYTES])
 {
     uint8_t wrapped[WRAPPED_BYTES] = {FORMAT_WRAPPED};
@@ -43,13 +34,13 @@ static enum result put_wrapped(struct rewrap *job, const char *first, const uint
 static enum result rewrap_all(struct rewrap *job)
 {
     uint8_t key[AEAD_KEY_BYTES];
-    const uint8_t *opener = NULL;
-    const char *first = NULL;
+    const uint8_t *opener = NULL, *first = NULL;
     enum result result = DONE;
     for (Py_ssize_t i = 0; i < job->count && result == DONE; i++) {
         struct slice wrapped = job->columns[WRAPPED].elements[i];
-        if (i % job->each == 0)
-            result = use_wrapping(job, i, &first);
+        if (i % job->wrappings.each == 0 &&
+            (first = use_wrapping(job->to, &job->wrappings, i)) == NULL)
+            result = NOT_SEALED;
         if (result == DONE && job->openers[i] == NULL)
             result = LEFT;
         if (result == DONE && job->openers[i] != opener && !aead_use(job->from, job->openers[i]))
@@ -71,16 +62,9 @@ static enum result rewrap_all(struct rewrap *job)
 /* Whether there are enough wrappings, nonces and contexts; 0 with an exception. */
 static int check_rewrap(struct rewrap *job)
 {
-    if (job->each < 1 || job->drawn.len != job->count * AEAD_NONCE_BYTES ||
-        PyTuple_GET_SIZE(job->wrappings) != (job->count + job->each - 1) / job->each)
+    if (job->drawn.len != job->count * AEAD_NONCE_BYTES ||
+        !check_wrappings(&job->wrappings, job->count))
         return refuse_rows();
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(job->wrappings); i++) {
-        PyObject *key, *first;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(job->wrappings, i), "SS", &key, &first))
-            return 0;
-        if (PyBytes_GET_SIZE(key) != AEAD_KEY_BYTES || PyBytes_GET_SIZE(first) != FIRST_HALF_BYTES)
-            return refuse_rows();
-    }
     job->from = aead_new();
     job->to = aead_new();
     if (job->from == NULL || job->to == NULL)
@@ -99,8 +83,8 @@ PyObject *rewrap_keys(PyObject *module, PyObject *args)
                           &columns[SUBJECT].array.len, &columns[GENERATION].array.at,
                           &columns[GENERATION].array.len, &columns[VERSION].array.at,
                           &columns[VERSION].array.len, &columns[WRAPPED].array.at,
-                          &columns[WRAPPED].array.len, &derive, &PyTuple_Type, &job.wrappings,
-                          &job.each, &job.prefix.at, &job.prefix.len, &job.drawn.at, &job.drawn.len))
+                          &columns[WRAPPED].array.len, &derive, &PyTuple_Type,
+                          &job.wrappings.pairs, &job.wrappings.each, &job.prefix.at, &job.prefix.len, &job.drawn.at, &job.drawn.len))
         return NULL;
     if (read_columns(columns, KEY_COLUMNS, &job.count) && check_rewrap(&job) &&
         (known = PyDict_New()) != NULL &&

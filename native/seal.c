@@ -5,20 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "aead.h"
-#include "originals.h"
-#include "sha256.h"
-#include "text.h"
+#include "vault_rows.h"
 
 enum {
-    FIRST_HALF_BYTES = 12, /* of a nonce of XAES-256-GCM */
     DRAWN_BYTES = AEAD_KEY_BYTES + 2 * AEAD_NONCE_BYTES,
     PARTS = 7 /* subjects, wrapped keys, sealed ids; subjects, fields, tokens, sealed values */
-};
-
-struct part {
-    const uint8_t *at;
-    size_t len;
 };
 
 struct job {
@@ -26,31 +17,28 @@ struct job {
     PyObject *names; /* of the columns, bytes */
     const uint32_t *entries; /* rising: sorted by the person's reference */
     size_t count;
-    const uint8_t *drawn; /* random: for each person DRAWN_BYTES, for each value a nonce */
-    size_t drawn_left;
-    const uint8_t *wrap_key, *wrap_first;
+    struct part drawn; /* random, not used yet: for each person DRAWN_BYTES, for each value a nonce */
+    struct wrappings wrappings;
     struct part data_key, generation, subject; /* of the associated data */
     PyObject *value; /* the same of each column's values */
     struct aead *aead;
     struct text out[PARTS];
     struct text aad, sealed;
-    size_t people, values;
+    Py_ssize_t people, values;
 };
 
 static int not_sealed(void)
 {
-    if (!PyErr_Occurred())
-        PyErr_SetString(PyExc_RuntimeError, "OpenSSL does not seal");
-    return 0;
+    return not_done(NOT_SEALED) != NULL;
 }
 
-static const uint8_t *draw(struct job *job, size_t len)
+static const uint8_t *draw(struct job *job, Py_ssize_t len)
 {
-    const uint8_t *drawn = job->drawn;
-    if (len > job->drawn_left)
+    const uint8_t *drawn = job->drawn.at;
+    if (len > job->drawn.len)
         return originals_refuse(), NULL;
-    job->drawn += len;
-    job->drawn_left -= len;
+    job->drawn.at += len;
+    job->drawn.len -= len;
     return drawn;
 }
 
@@ -58,7 +46,7 @@ static const uint8_t *draw(struct job *job, size_t len)
 static void begin_aad(struct job *job, struct part part)
 {
     job->aad.len = 0;
-    text_append(&job->aad, (const char *)part.at, part.len);
+    text_append(&job->aad, (const char *)part.at, (size_t)part.len);
 }
 
 /* Seal a text: format, nonce, ciphertext and tag. `first`: the first half of a nonce of format 1; NULL:
@@ -105,10 +93,11 @@ static int add_person(struct job *job, const struct original *one)
     text_append_sized(&job->out[0], one->reference, REFERENCE_BYTES);
     begin_aad(job, job->data_key);
     text_append(&job->aad, (const char *)one->reference, REFERENCE_BYTES);
-    text_append(&job->aad, (const char *)job->generation.at, job->generation.len);
-    if (!aead_use(job->aead, job->wrap_key))
+    text_append(&job->aad, (const char *)job->generation.at, (size_t)job->generation.len);
+    const uint8_t *first = use_wrapping(job->aead, &job->wrappings, job->people);
+    if (first == NULL)
         return not_sealed();
-    if (!put_sealed(job, &job->out[1], job->wrap_first, nonce, key, AEAD_KEY_BYTES))
+    if (!put_sealed(job, &job->out[1], first, nonce, key, AEAD_KEY_BYTES))
         return 0;
     if (!aead_use(job->aead, key))
         return not_sealed();
@@ -128,8 +117,8 @@ static int add_value(struct job *job, const struct original *one)
     text_append_sized(&job->out[3], one->reference, REFERENCE_BYTES);
     text_append_sized(&job->out[4], PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name));
     text_append_sized(&job->out[5], one->token.at, one->token.len);
-    begin_aad(job, (struct part){(const uint8_t *)PyBytes_AS_STRING(context),
-                                 (size_t)PyBytes_GET_SIZE(context)});
+    begin_aad(job,
+              (struct part){(const uint8_t *)PyBytes_AS_STRING(context), PyBytes_GET_SIZE(context)});
     text_append_sized(&job->aad, one->token.at, one->token.len);
     text_append_sized(&job->aad, one->reference, REFERENCE_BYTES);
     job->values++;
@@ -211,7 +200,7 @@ static PyObject *result_of(struct job *job)
             PyTuple_SET_ITEM(parts, i, part);
     }
     return parts == NULL ? NULL
-                         : Py_BuildValue("nnN", (Py_ssize_t)job->people, (Py_ssize_t)job->values, parts);
+                         : Py_BuildValue("nnN", job->people, job->values, parts);
 }
 
 /* Whether each column has a name and a context. */
@@ -231,19 +220,15 @@ PyObject *seal_new_people(PyObject *module, PyObject *args)
     (void)module;
     struct job job = {.count = 0};
     const uint8_t *entries;
-    Py_ssize_t entries_len, drawn_len, key_len, first_len, data_key_len, generation_len, subject_len;
+    Py_ssize_t entries_len;
     PyObject *keys, *found = NULL;
-    if (!PyArg_ParseTuple(args, "O!y#y#(y#y#)(y#y#y#O!)O!", &PyTuple_Type, &keys, &entries,
-                          &entries_len, &job.drawn, &drawn_len, &job.wrap_key, &key_len,
-                          &job.wrap_first, &first_len, &job.data_key.at, &data_key_len,
-                          &job.generation.at, &generation_len, &job.subject.at, &subject_len,
-                          &PyTuple_Type, &job.value, &PyTuple_Type, &job.names))
+    if (!PyArg_ParseTuple(args, "O!y#y#O!n(y#y#y#O!)O!", &PyTuple_Type, &keys, &entries, &entries_len,
+                          &job.drawn.at, &job.drawn.len, &PyTuple_Type, &job.wrappings.pairs,
+                          &job.wrappings.each, &job.data_key.at, &job.data_key.len,
+                          &job.generation.at, &job.generation.len, &job.subject.at,
+                          &job.subject.len, &PyTuple_Type, &job.value, &PyTuple_Type, &job.names))
         return NULL;
-    job.drawn_left = (size_t)drawn_len;
-    job.data_key.len = (size_t)data_key_len;
-    job.generation.len = (size_t)generation_len;
-    job.subject.len = (size_t)subject_len;
-    if (key_len != AEAD_KEY_BYTES || first_len != FIRST_HALF_BYTES || entries_len % 4 != 0)
+    if (entries_len % 4 != 0 || !check_wrappings(&job.wrappings, entries_len / 4))
         return originals_refuse(), NULL;
     if (!originals_parse(&job.from, keys) || !check_columns(&job))
         return NULL;
@@ -277,8 +262,9 @@ static int add_to_aad(struct job *job, PyObject *text)
     return at != NULL;
 }
 
-/* Seal one text, which belongs to a place: a pair of texts. */
-static PyObject *seal_one(struct job *job, struct part what, PyObject *place, PyObject *plaintext)
+/* Seal one text, which belongs to a place: a pair of texts. `first`: as `seal` takes it. */
+static PyObject *seal_one(struct job *job, const uint8_t *first, struct part what, PyObject *place,
+                          PyObject *plaintext)
 {
     const uint8_t *nonce = draw(job, AEAD_NONCE_BYTES);
     if (nonce == NULL)
@@ -287,7 +273,7 @@ static PyObject *seal_one(struct job *job, struct part what, PyObject *place, Py
         return originals_refuse(), NULL;
     begin_aad(job, what);
     if (!add_to_aad(job, PyTuple_GET_ITEM(place, 0)) || !add_to_aad(job, PyTuple_GET_ITEM(place, 1)) ||
-        !seal(job, job->wrap_first, nonce, PyBytes_AS_STRING(plaintext),
+        !seal(job, first, nonce, PyBytes_AS_STRING(plaintext),
               (size_t)PyBytes_GET_SIZE(plaintext)))
         return NULL;
     return PyBytes_FromStringAndSize(job->sealed.at, (Py_ssize_t)job->sealed.len);
@@ -298,24 +284,28 @@ PyObject *seal_texts(PyObject *module, PyObject *args)
     (void)module;
     struct job job = {.count = 0};
     struct part what;
-    Py_ssize_t key_len, first_len, what_len, drawn_len;
+    const uint8_t *first = NULL;
     PyObject *places, *plaintexts, *sealed = NULL;
-    if (!PyArg_ParseTuple(args, "(y#y#)y#y#O!O!", &job.wrap_key, &key_len, &job.wrap_first, &first_len,
-                          &what.at, &what_len, &job.drawn, &drawn_len, &PyList_Type, &places,
-                          &PyList_Type, &plaintexts))
+    if (!PyArg_ParseTuple(args, "O!ny#y#O!O!", &PyTuple_Type, &job.wrappings.pairs,
+                          &job.wrappings.each, &what.at, &what.len, &job.drawn.at, &job.drawn.len,
+                          &PyList_Type, &places, &PyList_Type, &plaintexts))
         return NULL;
-    what.len = (size_t)what_len;
-    job.drawn_left = (size_t)drawn_len;
     Py_ssize_t count = PyList_GET_SIZE(plaintexts);
-    if (key_len != AEAD_KEY_BYTES || first_len != FIRST_HALF_BYTES || PyList_GET_SIZE(places) != count)
+    if (!check_wrappings(&job.wrappings, count) || PyList_GET_SIZE(places) != count)
         return originals_refuse(), NULL;
     job.aead = aead_new();
-    if (job.aead == NULL || !aead_use(job.aead, job.wrap_key))
+    if (job.aead == NULL)
         not_sealed();
     else
         sealed = PyList_New(count);
     for (Py_ssize_t i = 0; sealed != NULL && i < count; i++) {
-        PyObject *one = seal_one(&job, what, PyList_GET_ITEM(places, i), PyList_GET_ITEM(plaintexts, i));
+        PyObject *one = NULL;
+        if (i % job.wrappings.each == 0 &&
+            (first = use_wrapping(job.aead, &job.wrappings, i)) == NULL)
+            not_sealed();
+        else
+            one = seal_one(&job, first, what, PyList_GET_ITEM(places, i),
+                           PyList_GET_ITEM(plaintexts, i));
         if (one == NULL)
             Py_CLEAR(sealed);
         else

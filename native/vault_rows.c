@@ -148,6 +148,31 @@ const uint8_t **find_openers(PyObject *derive, const struct slice *versions,
     return found;
 }
 
+int check_wrappings(const struct wrappings *wrappings, Py_ssize_t count)
+{
+    const Py_ssize_t each = wrappings->each;
+    if (each < 1 || PyTuple_GET_SIZE(wrappings->pairs) != count / each + (count % each != 0))
+        return 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(wrappings->pairs); i++) {
+        PyObject *pair = PyTuple_GET_ITEM(wrappings->pairs, i);
+        if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2)
+            return 0;
+        PyObject *key = PyTuple_GET_ITEM(pair, 0), *first = PyTuple_GET_ITEM(pair, 1);
+        if (!PyBytes_CheckExact(key) || PyBytes_GET_SIZE(key) != AEAD_KEY_BYTES ||
+            !PyBytes_CheckExact(first) || PyBytes_GET_SIZE(first) != FIRST_HALF_BYTES)
+            return 0;
+    }
+    return 1;
+}
+
+const uint8_t *use_wrapping(struct aead *aead, const struct wrappings *wrappings, Py_ssize_t number)
+{
+    PyObject *pair = PyTuple_GET_ITEM(wrappings->pairs, number / wrappings->each);
+    if (!aead_use(aead, (const uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(pair, 0))))
+        return NULL;
+    return (const uint8_t *)PyBytes_AS_STRING(PyTuple_GET_ITEM(pair, 1));
+}
+
 void bind_data_key(struct text *aad, struct part prefix, struct slice subject,
                    struct slice generation)
 {

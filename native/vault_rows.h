@@ -33,6 +33,13 @@ struct column {
     struct slice *elements;
 };
 
+/* What seals in format 1: a derived key and the first half of its nonces, for each `each` texts in
+ * turn. */
+struct wrappings {
+    PyObject *pairs; /* a tuple */
+    Py_ssize_t each;
+};
+
 /* LEFT: Python must do the batch. */
 enum result { DONE, LEFT, NO_MEMORY, NOT_SEALED };
 
@@ -54,6 +61,13 @@ void forget_columns(struct column *columns, size_t number);
  * `known`; of a row that Python must open it is NULL. NULL with an exception. */
 const uint8_t **find_openers(PyObject *derive, const struct slice *versions,
                              const struct slice *wrapped, Py_ssize_t count, PyObject *known);
+
+/* Whether these are the pairs of so many texts; sets no exception. */
+int check_wrappings(const struct wrappings *wrappings, Py_ssize_t count);
+
+/* Use the derived key of the text with this number from now on, and return the first half of its
+ * nonce; NULL where OpenSSL fails. */
+const uint8_t *use_wrapping(struct aead *aead, const struct wrappings *wrappings, Py_ssize_t number);
 
 /* Make the associated data of a person's data key. */
 void bind_data_key(struct text *aad, struct part prefix, struct slice subject,

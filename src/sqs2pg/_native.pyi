@@ -73,7 +73,8 @@ def seal_new_people(
     keys: tuple[bytes, bytes, int, bytes, bytes],
     entries: bytes,
     drawn: bytes,
-    wrapping: tuple[bytes, bytes],
+    wrappings: tuple[tuple[bytes, bytes], ...],
+    each: int,
     contexts: tuple[bytes, bytes, bytes, tuple[bytes, ...]],
     names: tuple[bytes, ...],
     /,
@@ -82,9 +83,10 @@ def seal_new_people(
 
     `keys`: originals, places, columns, references and numbers of `original_keys`. `entries`: which
     of the keys, as 4 bytes each, big-endian. `drawn`: random bytes, 56 for each person and 12 for
-    each value. `wrapping`: the derived key that wraps data keys, and the 12 bytes of nonce that
-    it belongs to. `contexts`: associated data, format byte included, before the reference: that of
-    a data key, what follows the reference there, that of an id, that of each column's values.
+    each value. `wrappings`: derived key that wraps data keys and first half of the nonce, of each
+    `each` people in turn, as many as if each of the `entries` were another one's. `contexts`:
+    associated data, format byte included, before the reference: that of a data key, what follows
+    the reference there, that of an id, that of each column's values.
     `names`: the columns' fields.
 
     Returns how many people and values there are, and elements of binary arrays: references,
@@ -130,7 +132,8 @@ def renew_values(
     """
 
 def seal_texts(
-    wrapping: tuple[bytes, bytes],
+    wrappings: tuple[tuple[bytes, bytes], ...],
+    each: int,
     what: bytes,
     drawn: bytes,
     places: list[tuple[str, str]],
@@ -139,8 +142,8 @@ def seal_texts(
 ) -> list[bytes]:
     """Return the plaintexts sealed in format 1 of `keys/aead.py`, each with `what` and its place.
 
-    `wrapping`: as above. `what`: associated data, format byte included, before the two texts of a
-    place. `drawn`: 12 random bytes for each. Raises as above.
+    `wrappings`: as above, of each `each` plaintexts in turn. `what`: associated data, format byte
+    included, before the two texts of a place. `drawn`: 12 random bytes for each. Raises as above.
     """
 
 def distinct_references(references: bytes, numbers: bytes, /) -> tuple[int, bytes]:

@@ -120,20 +120,22 @@ class WrappingKey(SealingKey):
         nonce = self._first_half(1) + (last or os.urandom(12))
         return FORMAT + nonce + self.encrypt(nonce, plaintext, FORMAT + aad)
 
-    def lend(self, wraps: int) -> tuple[bytes, bytes]:
-        """Return a derived key for so many wraps, and the first half of all their nonces.
+    def lend(self, wraps: int) -> tuple[tuple[bytes, bytes], ...]:
+        """Return derived keys for so many wraps, each with the first half of its nonces.
 
-        As `seal` does it: format 1, and a last half drawn for each.
+        The first one is for the first WRAPS_PER_KEY wraps, the next one for the next. As `seal`
+        does it: format 1, and a last half drawn for each.
         """
-        first = self._first_half(wraps)
-        return self._value_key(first), first
+        sizes = (min(WRAPS_PER_KEY, wraps - at) for at in range(0, wraps, WRAPS_PER_KEY))
+        firsts = map(self._first_half, sizes)
+        return tuple((self._value_key(first), first) for first in firsts)
 
     def derived(self, first: bytes) -> bytes:
         """Return the derived key of the nonces that begin with `first`, 12 bytes."""
         return self._value_key(first)
 
     def _first_half(self, wraps: int) -> bytes:
-        """Return the first half of the nonces of so many wraps."""
+        """Return the first half of the nonces of so many wraps, at most WRAPS_PER_KEY."""
         if self._left < wraps:
             self._first, self._left = os.urandom(12), WRAPS_PER_KEY
         self._left -= wraps
@@ -171,11 +173,10 @@ class SharedKey(WrappingKey):
         """
         if self._extension is not None:
             drawn = os.urandom(len(plaintexts) * NONCE_BYTES_PLAIN)
-            wrapping = self.lend(len(plaintexts))
-            return cast(
-                "list[bytes]",
-                self._extension.seal_texts(wrapping, FORMAT + what, drawn, places, plaintexts),
+            sealed = self._extension.seal_texts(
+                self.lend(len(plaintexts)), WRAPS_PER_KEY, FORMAT + what, drawn, places, plaintexts
             )
+            return cast("list[bytes]", sealed)
         aads = [what + associated([text.encode() for text in place]) for place in places]
         return list(map(self.seal, plaintexts, aads, nonces(len(plaintexts))))
 

@@ -58,12 +58,10 @@ class KeyRewrapper:
         drawn = os.urandom(count * NONCE_BYTES_PLAIN)
         native = extension()
         if native is not None and native.SEALS:
-            lend = self._keks[self._version].lend
-            sizes = (min(WRAPS_PER_KEY, count - at) for at in range(0, count, WRAPS_PER_KEY))
             wrapped = native.rewrap_keys(
                 tuple(keys[1:]),
                 self._keks.derived,
-                tuple(map(lend, sizes)),
+                self._keks[self._version].lend(count),
                 WRAPS_PER_KEY,
                 CONTEXT_OF_DATA_KEY,
                 drawn,

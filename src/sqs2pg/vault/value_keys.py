@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
-from sqs2pg.keys.aead import WrappingKey
+from sqs2pg.keys.aead import WRAPS_PER_KEY, WrappingKey
 from sqs2pg.mapping.originals import OriginalColumns, OriginalsPart
 from sqs2pg.mapping.packed_originals import PackedOriginals
 from sqs2pg.postgres.binary_arrays import (
@@ -123,6 +123,7 @@ class PackedKeys:
             struct.pack(f">{count}I", *numbers),
             secrets.token_bytes(_DRAWN_BYTES * count),
             kek.lend(count),
+            WRAPS_PER_KEY,
             contexts_of_new_people(names),
             tuple(name.encode() for name in names),
         )

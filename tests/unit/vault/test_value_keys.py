@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,15 +134,35 @@ def test_parts_have_numbers_of_their_own() -> None:
     assert [(one.keys, one.numbers) for one in found] == [(first, [1, size - 1]), (second, [0])]
 
 
-def test_a_derived_key_wraps_about_so_many_keys() -> None:
+def test_a_derived_key_wraps_so_many_keys() -> None:
     kek = WrappingKey(KEK)
-    first, same = kek.lend(WRAPS_PER_KEY - 1), kek.lend(1)
+    [first], [same] = kek.lend(WRAPS_PER_KEY - 1), kek.lend(1)
     assert first == same
-    key, half = kek.lend(1)
+    [(key, half)] = kek.lend(1)
     assert (key, half) != first
 
 
-@pytest.mark.parametrize("change", range(9))
+@pytest.mark.parametrize("wraps", [0, 1, WRAPS_PER_KEY, WRAPS_PER_KEY + 1, 3 * WRAPS_PER_KEY])
+def test_no_more_wraps_are_lent_of_one_derived_key(wraps: int) -> None:
+    kek = WrappingKey(KEK)
+    lent = kek.lend(wraps)
+    assert len(set(lent)) == len(lent) == -(-wraps // WRAPS_PER_KEY)
+    assert all(key == kek.derived(first) for key, first in lent)
+    left = -wraps % WRAPS_PER_KEY
+    assert all(kek.lend(1) == lent[-1:] for _ in range(left))
+    assert kek.lend(1)[0] not in lent
+
+
+def test_data_keys_of_many_new_people_are_wrapped_under_several_derived_keys() -> None:
+    count = 2 * WRAPS_PER_KEY + 1
+    keys = keys_in([{"user_id": f"p{i}", "ip": "192.0.2.1"} for i in range(count)])
+    people, values = keys.seal_new(range(keys.asked.size), WrappingKey(KEK))
+    assert len(opened(people, values)) == people.size == count
+    of_a_key = Counter(wrapped[1:13] for wrapped in elements(people.wrapped))
+    assert sorted(of_a_key.values()) == [1, WRAPS_PER_KEY, WRAPS_PER_KEY]
+
+
+@pytest.mark.parametrize("change", range(13))
 def test_what_cannot_be_sealed_is_refused(change: int) -> None:
     both = mapping()
     keys = keys_in(BODIES, both)
@@ -151,7 +172,8 @@ def test_what_cannot_be_sealed_is_refused(change: int) -> None:
         packed,
         bytes(3) + b"\1",
         bytes(200),
-        (KEK, bytes(12)),
+        ((KEK, bytes(12)),),
+        4096,
         contexts,
         (b"ip", b"device_id"),
     ]
@@ -165,16 +187,24 @@ def test_what_cannot_be_sealed_is_refused(change: int) -> None:
         case 2:
             given[2] = bytes(67)
         case 3:
-            given[3] = (KEK[1:], bytes(12))
+            given[3] = ((KEK[1:], bytes(12)),)
         case 4:
-            given[3] = (KEK, bytes(11))
+            given[3] = ((KEK, bytes(11)),)
         case 5:
-            given[4] = (*contexts[:3], contexts[3][:1])
+            given[5] = (*contexts[:3], contexts[3][:1])
         case 6:
-            given[5] = ("ip", "device_id")
+            given[6] = ("ip", "device_id")
         case 7:
             packed[1] = (2**40).to_bytes(8, "little") * (len(packed[1]) // 8)
         case 8:
             packed[3] = packed[3][1:]
+        case 9:
+            given[3] = ()
+        case 10:
+            given[3] = (KEK,)
+        case 11:
+            given[3] = ((KEK, "a text of 12"),)
+        case 12:
+            given[4] = 0
     with pytest.raises(ValueError, match="no originals"):
         native.seal_new_people(tuple(packed), *given[1:])
