@@ -9,6 +9,7 @@ import io
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -84,22 +85,22 @@ class BoundedServer(ThreadingHTTPServer):
         """Log nothing: clients often go away, and a traceback may quote what they sent."""
 
 
-class BoundedHandler(BaseHTTPRequestHandler):
+class BoundedHandler(BaseHTTPRequestHandler, ABC):
     """Reads a request within its bounds, and has it answered if there is room for the client."""
 
     server: BoundedServer
 
+    @abstractmethod
     def get(self) -> None:
         """Answer a GET or HEAD."""
-        raise NotImplementedError
 
+    @abstractmethod
     def post(self) -> None:
         """Answer a POST."""
-        raise NotImplementedError
 
+    @abstractmethod
     def turn_away(self) -> None:
         """Answer a client for which there is no room."""
-        raise NotImplementedError
 
     def setup(self) -> None:
         """Read within bounds."""
