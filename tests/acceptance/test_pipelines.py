@@ -146,7 +146,9 @@ def test_a_file_that_cannot_be_read_is_told_beside_the_others(
     options = (*pipelines.options, "--pipeline")
     shell("verify", *options, "orders")
     assert shell("quarantine", "list", *options, "orders", "--json").last == []
-    assert "unknown setting unknown" in shell.error("verify", *options, "broken", code=2)
+    shell("check", *options, "orders", "--emit-iam")
+    for command in ("verify", "check"):
+        assert "unknown setting unknown" in shell.error(command, *options, "broken", code=2)
 
 
 def test_a_folder_is_named_by_the_environment_too(pipelines: PipelineSet, shell: Shell) -> None:

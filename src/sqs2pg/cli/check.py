@@ -22,7 +22,7 @@ from sqs2pg.cli.options import (
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.cli.several import for_each, raise_if_failed
 from sqs2pg.errors import SettingsError, Sqs2pgError
-from sqs2pg.settings import Settings, chosen, is_several, load_pipeline, load_pipelines, pick
+from sqs2pg.settings import Settings, chosen, is_several, load_named, load_pipeline, load_pipelines
 
 if TYPE_CHECKING:
     from sqs2pg.cli.doctor import attack_masks, dry_run
@@ -126,8 +126,8 @@ def _contexts(configs: Sequence[Path]) -> list[tuple[str, Context]]:
 
     names = {file: one.pipeline_name for file, one in good.items()}
     if named:
-        one = pick(list(good.values()), named)
-        names = {file: name for file, name in names.items() if name == one.pipeline_name}
+        load_named(files, named)  # it says why there is none
+        names = {file: name for file, name in names.items() if name == named}
     else:
         names |= {file: str(file) for file in refused}
     return [
