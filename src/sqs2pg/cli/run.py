@@ -26,7 +26,7 @@ from sqs2pg.cli.options import (
     run_async,
     verbose_option,
 )
-from sqs2pg.cli.several import failure
+from sqs2pg.cli.several import raise_if_failed
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.settings import Settings, chosen, is_several, load, load_named, load_pipelines
 
@@ -216,8 +216,7 @@ def _report(ended: Ended, *, drain: bool, as_json: bool, is_worker: bool) -> Non
         for name, one in ended.each.items():
             print(f"{name}: {summary(one)}")
         print(f"{'in all: ' if ended.several else ''}{summary(totals)}")
-    if ended.faults:
-        raise failure(ended.faults, exit_code=max(one.exit_code for one in ended.faults.values()))
+    raise_if_failed(ended.faults)
     if drain and totals.isolated:
         raise FatalFault(
             counted(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqs2pg.cli import print_error
 from sqs2pg.cli.options import counted
 from sqs2pg.errors import FatalFault, SettingsError, Sqs2pgError
 from sqs2pg.fault_codes import remedy_of
+
+if TYPE_CHECKING:
+    from sqs2pg.cli.run_pipeline import Failure
 
 T = TypeVar("T")
 _NONE: Mapping[Path, SettingsError] = MappingProxyType({})
@@ -45,19 +48,17 @@ def _tell(name: str, error: Sqs2pgError) -> None:
     print_error(f"{name}: {error.what}", hint, code=error.code)
 
 
-def failure(names: Iterable[str], *, exit_code: int) -> FatalFault:
-    """Return the error that sums up which pipelines failed; their own errors were printed."""
-    found = sorted(names)
+def raise_if_failed(failed: Mapping[str, Sqs2pgError | Failure]) -> None:
+    """Raise what sums up the failures, with the worst exit code; nothing where there are none.
+
+    Their own errors were printed.
+    """
+    if not failed:
+        return
     fault = FatalFault(
-        f"{counted(len(found), 'pipeline')} failed: {', '.join(found)}",
+        f"{counted(len(failed), 'pipeline')} failed: {', '.join(sorted(failed))}",
         code="pipelines_failed",
         hint="their own errors are above",
     )
-    fault.exit_code = exit_code
-    return fault
-
-
-def raise_if_failed(failed: Mapping[str, Sqs2pgError]) -> None:
-    """Raise what sums up the failures, with the worst exit code; nothing where there are none."""
-    if failed:
-        raise failure(failed, exit_code=max(error.exit_code for error in failed.values()))
+    fault.exit_code = max(one.exit_code for one in failed.values())
+    raise fault
