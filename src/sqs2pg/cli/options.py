@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from sqs2pg.errors import FatalFault, SettingsError
-from sqs2pg.settings import Settings, Unusable, load_named, load_pipeline, load_pipelines
+from sqs2pg.settings import Settings, load_named, load_pipeline, load_pipelines
 from sqs2pg.telemetry import log
 
 T = TypeVar("T")
@@ -111,11 +111,11 @@ def load_all(
     *,
     verbose: bool = False,
     any_name: bool = False,
-    unusable: Unusable | None = None,
+    refused: dict[Path, SettingsError] | None = None,
 ) -> list[Settings]:
     """Return the settings of all pipelines, or of the one that --pipeline names; log as they say.
 
-    `any_name`: the name is that of a pipeline elsewhere. `unusable` gets each of several files that
+    `any_name`: the name is that of a pipeline elsewhere. `refused` gets each of several files that
     cannot be used, where another one can. Raises SettingsError.
     """
     if verbose:
@@ -123,13 +123,10 @@ def load_all(
     if (name := named_pipeline()) and not any_name:
         found = [load_named(configs, name)]
     else:
-        refused: dict[Path, SettingsError] = {}
-        found = list(load_pipelines(configs, unusable=unusable and refused.__setitem__).values())
-        for file, error in refused.items():
-            if not found:
-                raise error
-            assert unusable is not None
-            unusable(file, error)
+        unusable = None if refused is None else refused.__setitem__
+        found = list(load_pipelines(configs, unusable=unusable).values())
+        if refused and not found:
+            raise next(iter(refused.values()))
     log.follow(found[0].log, verbose=verbose)
     return found
 

@@ -83,7 +83,7 @@ def verify(
     if not accept and (reason or ticket or table):
         raise click.UsageError("--reason, --ticket and --table go with --accept")
     refused: dict[Path, SettingsError] = {}
-    found = load_all(configs, unusable=refused.__setitem__)
+    found = load_all(configs, refused=refused)
     if audit:
         # The audit is the database's: of several pipelines of one database, one answers for all.
         audits = {
