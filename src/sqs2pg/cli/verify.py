@@ -124,9 +124,9 @@ def _compare(
             if error.code != "no_digest" or len(found) + len(refused) == 1:
                 raise
             # Another pipeline keeps a digest, or may: this one must not end the command.
-            undigested.append(error)
             report = run_async(check(settings, since, anchor))
             report.notes.append(error.what)
+            undigested.append(error)
             return report
 
     acts = {one.pipeline_name: partial(compare, one) for one in found}
