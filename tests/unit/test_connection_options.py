@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.adapt import AdaptersMap
 
 from sqs2pg.postgres.connection import APPLICATION_NAME, CONNECT_TIMEOUT_S, Session
 
@@ -22,8 +24,9 @@ OURS = {
 async def opened_with(monkeypatch: pytest.MonkeyPatch, dsn: str) -> dict[str, Any]:
     given: dict[str, Any] = {}
 
-    async def connect(_: str, **options: Any) -> None:
+    async def connect(_: str, **options: Any) -> Any:
         given.update(options)
+        return SimpleNamespace(adapters=AdaptersMap(psycopg.adapters))
 
     monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
     await Session.connect(dsn)
