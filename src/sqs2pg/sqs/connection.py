@@ -20,7 +20,7 @@ from typing import Any, cast
 import httptools
 import msgspec
 
-from sqs2pg.errors import Sqs2pgError, Stage, TransientFault
+from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.sqs.outbox import Outbox
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -190,10 +190,6 @@ class HttpConnection(asyncio.Protocol):
             self._head.append(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            cause = error.__context__
-            self._fail(cause if isinstance(cause, Sqs2pgError) else _garbled())
-            return
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(_garbled())
             return
