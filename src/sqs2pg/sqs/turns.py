@@ -73,17 +73,19 @@ class Turn:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self.receiving, self.deleting = turns.receiving, turns.deleting
-        self._gate = Gate()
+        self._gate = Gate()  # closed while it waits
         self._timer: asyncio.TimerHandle | None = None
         self.held = False
         """Whether it is this queue's turn. Read only."""
-        self.asked = False
-        """Whether it waits for its turn. Read only."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it waits for its turn."""
+        return not self._gate.is_open
 
     async def come(self) -> None:
         """Ask for the turn, and wait until it is given or no longer asked for."""
         if not (self.held or self.asked):
-            self.asked = True
             self._gate.close()
             self._turns.ask(self)
         await self._gate.wait()
@@ -96,15 +98,15 @@ class Turn:
     def end(self) -> None:
         """Give it up, held or not. May be repeated."""
         if self.held or self.asked:
-            self.held = self.asked = False
+            self.held = False
+            self._gate.open()
             if self._timer is not None:
                 self._timer.cancel()
             self._turns.end(self)
-            self._gate.open()
 
     def begin(self) -> None:
         """Take what `Turns` gives."""
-        self.held, self.asked = True, False
+        self.held = True
         self._gate.open()
         self._watch()
 
