@@ -202,8 +202,7 @@ class QueueSource:
             self._metrics.leases_lost.inc(count - len(fresh))
         # Up at once, down slowly: the next poll reserves what a large reply would need.
         self._poll_bytes = max(BATCH_MAX * max(leases.largest, 1024), self._poll_bytes * 7 // 8)
-        if self._in_flight.queues > 1:
-            self._note_load()
+        self._note_load()
         return fresh
 
     def _has_room(self) -> bool:
@@ -224,7 +223,8 @@ class QueueSource:
         return leases.bytes + self._reserved_bytes + messages * MESSAGE_BYTES
 
     def _note_load(self) -> None:
-        self._in_flight.note(self, self._load())
+        if self._in_flight.queues > 1:  # the only one is asked
+            self._in_flight.note(self, self._load())
 
     def _signal_room(self) -> None:
         if self.room.is_open:
@@ -241,8 +241,7 @@ class QueueSource:
     def _stop_holding(self, messages: list[Message]) -> None:
         """Hold these messages no longer: they leave the budget. Sends nothing to SQS."""
         self._leases.release(messages)
-        if self._in_flight.queues > 1:
-            self._note_load()
+        self._note_load()
         if not self.room.is_open:
             self._signal_room()
 
