@@ -127,3 +127,25 @@ async def test_sessions_that_are_kept_for_several_are_closed_for_one() -> None:
         pass
     assert not session.broken
     await beside.leave()
+
+
+async def test_a_database_that_does_not_answer_leaves_its_room_to_those_who_wait() -> None:
+    asked, refuses = asyncio.Event(), asyncio.Event()
+
+    async def refused() -> Session:
+        asked.set()
+        await refuses.wait()
+        raise TransientFault("no answer", code="postgres_no_answer")
+
+    pools = SessionPools(1)
+    away, well = pools.join("away", refused), pools.join("well", connect)
+    filling = asyncio.create_task(away.fill(1))
+    await asked.wait()
+    waiting = asyncio.create_task(lend(well))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    refuses.set()
+    with pytest.raises(TransientFault):
+        await filling
+    async with asyncio.timeout(10):
+        await waiting

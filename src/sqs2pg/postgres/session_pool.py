@@ -173,14 +173,16 @@ class SessionPool:
     async def fill(self, count: int) -> None:
         """Open sessions until the database has so many, within the bound of the pools."""
         database, pools = self._database, self._pools
-        while database.lent + len(database.idle) < count and pools.open < pools.sessions_max:
-            # Not from `acquire`: it would take an idle one.
-            database.lent += 1
-            try:
-                database.idle.append(await database.connect())
-            finally:
-                database.lent -= 1
-        pools.wake()
+        try:
+            while database.lent + len(database.idle) < count and pools.open < pools.sessions_max:
+                # Not from `acquire`: it would take an idle one.
+                database.lent += 1
+                try:
+                    database.idle.append(await database.connect())
+                finally:
+                    database.lent -= 1
+        finally:
+            pools.wake()
 
     async def leave(self) -> None:
         """Use the pool no longer; the last user's leave closes its sessions. May be repeated."""
