@@ -905,6 +905,17 @@ VAULT = _in(
         "acceptance/test_forget",
     ),
     (
+        "a rekey compares each value of a person with each",
+        "rekey",
+        """ AND (EXISTS (
+        SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
+        AND o.token_hash = m.new_hash)) IS FALSE""",
+        """ AND NOT EXISTS (
+        SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
+        AND o.token_hash = m.new_hash)""",
+        "integration/test_vault_rotation",
+    ),
+    (
         "a damaged data key ends a rewrap",
         "rewrap_keys",
         """            except SubjectKeyFault as fault:

@@ -94,6 +94,8 @@ SELECT count(*) FROM changed"""
 # A value whose new token a later message has stored already stays behind, and is removed; so does
 # one that had tokens of two older versions, but for the first. Most batches have none of them, so
 # they are looked for only once a batch has failed for one, and while there are some.
+# As NOT EXISTS it would be a join, which the planner may make by the person alone: each value of a
+# person would be compared with each.
 _UNLESS_STORED = """ AND (EXISTS (
         SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
         AND o.token_hash = m.new_hash)) IS FALSE"""
