@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Protocol
 
 from sqs2pg.errors import PermanentFault
@@ -31,7 +30,6 @@ KEYINGS: Mapping[Keying, int] = {"dated": 0, "undated": 1, "lines": 2}  # as in 
 
 
 _KEY_CHARS = 36
-_unit = attrgetter("unit")
 
 
 class Packed(NamedTuple):
@@ -177,9 +175,7 @@ class NativeEncoder:
             # The order of rows, or an event that is in both parts, is known only to the whole.
             return self._python.encode(units, ledger_end, unread)
         faults += [UnitFault(left[index], key, fault) for index, key, fault in others.faults]
-        return self._merged(
-            units, packed, len(left), others, keys, originals, sorted(faults, key=_unit)
-        )
+        return self._merged(units, packed, others, keys, originals, sorted(faults))
 
     def _pack(
         self, units: Sequence[Message], ledger_end: str, left: Collection[int]
@@ -250,13 +246,12 @@ class NativeEncoder:
         self,
         units: Sequence[Message],
         packed: Packed,
-        left: int,
         others: Encoded,
         keys: Callable[[], list[str]],
         originals: Originals | None,
         faults: Sequence[UnitFault],
     ) -> Encoded:
-        """Return what C made of a batch, and Python of the `left` units."""
+        """Return what C made of a batch, and Python of the units that C left."""
         ledger, targets = packed.ledger, [CopyText(*text) for text in packed.targets]
         if others.count:
             lines = ledger.splitlines(keepends=True) + others.ledger.splitlines(keepends=True)
@@ -266,11 +261,7 @@ class NativeEncoder:
                 for (text, rows), more in zip(targets, others.targets, strict=True)
             ]
         return Encoded(
-            len(units)
-            - len(packed.repeats)
-            - left
-            + others.count
-            - (len(faults) - len(others.faults)),
+            len(units) - len(packed.repeats) - len(faults),
             ledger,
             targets,
             make_keys=keys,

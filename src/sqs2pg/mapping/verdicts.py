@@ -7,7 +7,6 @@ convert or mask it is not: the reference then makes this cell alone, and says. N
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqs2pg.errors import PermanentFault
@@ -17,7 +16,6 @@ from sqs2pg.message import Message
 
 # As in native/plan.h.
 _NOT_JSON, _NOT_AN_OBJECT, _WRONG_TYPE, _MISSING, _EMPTY, _OF_COLUMN = range(1, 7)
-_unit = attrgetter("unit")
 
 _Place = tuple[int, int]
 """A target, and one of its columns."""
@@ -76,4 +74,4 @@ class Verdicts:
             found = transformers[target].faults_of(column, messages, [one.text for one in its])
             faults += [UnitFault(its[i].unit, its[i].key, fault) for i, fault in found.items()]
             without += [one.unit for i, one in enumerate(its) if i not in found]
-        return sorted(faults, key=_unit), sorted(without)
+        return sorted(faults), sorted(without)
