@@ -25,7 +25,7 @@ from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.pipeline.replay import Replayed
 from sqs2pg.postgres import audit, quarantine, reject_search, replay_ledger
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.dead_letter_copy import Refused, sealer
+from sqs2pg.postgres.dead_letter_copy import FaultyMessage, sealer
 from sqs2pg.postgres.quarantine import Purged, Selection
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import assemble_replay
@@ -741,7 +741,7 @@ def test_the_text_of_a_selection_is_short_however_many_ids_it_has() -> None:
 def test_a_fault_of_the_body_names_no_part_of_it(settings: MakeSettings) -> None:
     keyring = keys_of(settings())
     bad = message("canary")
-    [letter] = sealer(keyring)([Refused("key", bad, PermanentFault("not_json"))])
+    [letter] = sealer(keyring)([FaultyMessage("key", bad, PermanentFault("not_json"))])
     assert b"canary" not in letter.sealed_body
     with pytest.raises(Exception, match="does not open") as caught:
         quarantine.open_body(

@@ -58,7 +58,7 @@ class Packed(NamedTuple):
     taken: int
     """How many units were read, from the first on. All else is about these."""
     verdicts: tuple[tuple[int, str, int, int, int, str | None], ...] = ()
-    """On the units that are at fault, rising: as `verdicts.Verdict`. They have no lines."""
+    """On the units that are at fault, rising: as `verdicts.UnitVerdict`. They have no lines."""
     originals: bytes = b""
     """What the lines hide, as `packed_originals.py` reads it; empty without the vault."""
 

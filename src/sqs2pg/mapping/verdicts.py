@@ -21,7 +21,7 @@ _Place = tuple[int, int]
 """A target, and one of its columns."""
 
 
-class Verdict(NamedTuple):
+class UnitVerdict(NamedTuple):
     """One verdict, as the C code gives it."""
 
     unit: int
@@ -58,11 +58,11 @@ class Verdicts:
     ) -> tuple[list[UnitFault], list[int]]:
         """Return the faults, then the units that may have none after all. Both in their order."""
         faults: list[UnitFault] = []
-        suspects: dict[_Place, list[Verdict]] = {}
+        suspects: dict[_Place, list[UnitVerdict]] = {}
         for verdict in verdicts:
             unit, key, is_, target, place, _ = verdict
             if is_ == _OF_COLUMN:
-                suspects.setdefault((target, place), []).append(Verdict(*verdict))
+                suspects.setdefault((target, place), []).append(UnitVerdict(*verdict))
             else:
                 faults.append(UnitFault(unit, key, self._known[is_, place]))
         if not suspects:

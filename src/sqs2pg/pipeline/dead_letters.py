@@ -13,7 +13,7 @@ from sqs2pg.mapping.encoder import UnitFault
 from sqs2pg.mapping.object_batch import ObjectBatch
 from sqs2pg.message import DeadLetter
 from sqs2pg.pipeline.encoded_part import EncodedPart
-from sqs2pg.postgres.dead_letter_copy import Refused, Seal
+from sqs2pg.postgres.dead_letter_copy import FaultyMessage, Seal
 from sqs2pg.telemetry.batch_reporter import BatchReporter
 
 
@@ -39,7 +39,7 @@ class DeadLetters:
         if not faulty:
             return []
         units = self._part.units
-        refused = [Refused(key, units[index], fault) for index, key, fault in faulty]
+        refused = [FaultyMessage(key, units[index], fault) for index, key, fault in faulty]
         self._reporter.quarantined([(one.message.message_id, one.fault) for one in refused])
         if isinstance(units, ObjectBatch):
             places = [units.place_of(index) for index, _, _ in faulty]

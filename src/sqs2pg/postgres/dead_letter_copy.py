@@ -43,7 +43,7 @@ _ALIKE_MAX = 1_000
 _NOTHING_KEPT = (None,) * len(_KEPT)
 
 
-class Refused(NamedTuple):
+class FaultyMessage(NamedTuple):
     """A message that goes to the quarantine."""
 
     key: str
@@ -55,7 +55,7 @@ class Refused(NamedTuple):
 class Seal(Protocol):
     """Seals messages for the quarantine."""
 
-    def __call__(self, refused: Sequence[Refused], /) -> list[DeadLetter]:
+    def __call__(self, faulty: Sequence[FaultyMessage], /) -> list[DeadLetter]:
         """Return the dead letter of each."""
 
 
@@ -68,9 +68,9 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None, table: str
     label, key = keyring.quarantine_key()
     prepared = SharedKey(key, extension())
 
-    def seal(refused: Sequence[Refused]) -> list[DeadLetter]:
-        bodies = [one.message.body.encode("utf-8", "surrogatepass") for one in refused]
-        places = [(one.key, one.message.message_id) for one in refused]
+    def seal(faulty: Sequence[FaultyMessage]) -> list[DeadLetter]:
+        bodies = [one.message.body.encode("utf-8", "surrogatepass") for one in faulty]
+        places = [(one.key, one.message.message_id) for one in faulty]
         sealed = prepared.seal_all(associated((BODIES,)), places, bodies)
         return [
             DeadLetter(
@@ -86,7 +86,7 @@ def sealer(keyring: Keyring, subject_of: SubjectReader | None = None, table: str
                 subject=subject_of(message.body) if subject_of else None,
                 sealed_attributes=seal_attributes(key, message),
             )
-            for (key, message, fault), body in zip(refused, sealed, strict=True)
+            for (key, message, fault), body in zip(faulty, sealed, strict=True)
         ]
 
     def seal_attributes(ledger_key: str, message: Message) -> bytes | None:
