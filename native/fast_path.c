@@ -962,14 +962,14 @@ static PyType_Slot fast_path_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec fast_path_spec = {
+PyType_Spec fast_path_spec = {
     .name = "sqs2pg._native.FastPath",
     .basicsize = sizeof(struct fast_path),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = fast_path_slots,
 };
 
-int fast_path_prepare(PyObject *module)
+int fast_path_prepare(void)
 {
     if (field_prepare(&f_body, "body") < 0 || field_prepare(&f_attributes, "attributes") < 0 ||
         field_prepare(&f_sent_timestamp, "sent_timestamp") < 0 ||
@@ -978,10 +978,5 @@ int fast_path_prepare(PyObject *module)
         field_prepare(&f_string_value, "string_value") < 0 ||
         field_prepare(&f_binary_value, "binary_value") < 0 || field_prepare(&f_payload, "payload") < 0)
         return -1;
-    PyObject *type = PyType_FromSpec(&fast_path_spec);
-    if (type == NULL)
-        return -1;
-    int failed = PyModule_AddObjectRef(module, "FastPath", type);
-    Py_DECREF(type);
-    return failed;
+    return 0;
 }

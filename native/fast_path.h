@@ -5,7 +5,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* Add the type to the module; -1 with an exception. Call it once the SHA-256 is chosen. */
-int fast_path_prepare(PyObject *module);
+/* Of the type. */
+extern PyType_Spec fast_path_spec;
+
+/* Make what the type needs; -1 with an exception. Call it once the SHA-256 is chosen. */
+int fast_path_prepare(void);
 
 #endif

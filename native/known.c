@@ -313,19 +313,9 @@ static PyType_Slot known_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec known_spec = {
+PyType_Spec known_spec = {
     .name = "sqs2pg._native.KnownValues",
     .basicsize = sizeof(struct known),
     .flags = Py_TPFLAGS_DEFAULT,
     .slots = known_slots,
 };
-
-int known_prepare(PyObject *module)
-{
-    PyObject *type = PyType_FromSpec(&known_spec);
-    if (type == NULL)
-        return -1;
-    int added = PyModule_AddObjectRef(module, "KnownValues", type);
-    Py_DECREF(type);
-    return added;
-}

@@ -8,8 +8,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* Add the type KnownValues; -1 with an exception. */
-int known_prepare(PyObject *module);
+/* Of the type KnownValues. */
+extern PyType_Spec known_spec;
 
 /* See _native.pyi. */
 PyObject *distinct_references(PyObject *module, PyObject *args);

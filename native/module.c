@@ -208,6 +208,15 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Add a type under its name; -1 with an exception. */
+static int add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromSpec(spec);
+    int failed = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+    Py_XDECREF(type);
+    return failed;
+}
+
 static int module_exec(PyObject *module)
 {
     const char *chosen = sha256_choose();
@@ -216,8 +225,8 @@ static int module_exec(PyObject *module)
         return -1;
     }
     convert_double_by = format_as_python;
-    if (fast_path_prepare(module) < 0 || known_prepare(module) < 0 ||
-        PyModule_AddIntConstant(module, "API", 29) < 0)
+    if (fast_path_prepare() < 0 || add_type(module, &fast_path_spec) < 0 ||
+        add_type(module, &known_spec) < 0 || PyModule_AddIntConstant(module, "API", 29) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");
