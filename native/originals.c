@@ -44,8 +44,7 @@ static PyObject *bytes_of(const struct text *text)
     return PyBytes_FromStringAndSize(text->at, (Py_ssize_t)text->len);
 }
 
-/* Some texts as a tuple, and their end. */
-static PyObject *tuple_of(struct text *texts, int count, int made)
+PyObject *tuple_of(struct text *texts, int count, int made)
 {
     for (int i = 0; i < count; i++)
         if (texts[i].failed && made) {

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#include "text.h"
+
 enum { REFERENCE_BYTES = 16 };
 
 /* Raise ValueError; returns 0. */
@@ -47,6 +49,10 @@ int originals_parse(struct originals *into, PyObject *given);
 
 /* Find what a key stands for, by its number; 0 with an exception. */
 int originals_entry(const struct originals *from, size_t number, struct original *into);
+
+/* Return some texts as a tuple, and forget them; NULL with an exception. `made`: 0 where the caller has
+ * set one. */
+PyObject *tuple_of(struct text *texts, int count, int made);
 
 /* See _native.pyi. */
 PyObject *original_keys(PyObject *module, PyObject *args);

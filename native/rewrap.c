@@ -84,7 +84,8 @@ PyObject *rewrap_keys(PyObject *module, PyObject *args)
                           &columns[GENERATION].array.len, &columns[VERSION].array.at,
                           &columns[VERSION].array.len, &columns[WRAPPED].array.at,
                           &columns[WRAPPED].array.len, &derive, &PyTuple_Type,
-                          &job.wrappings.pairs, &job.wrappings.each, &job.prefix.at, &job.prefix.len, &job.drawn.at, &job.drawn.len))
+                          &job.wrappings.pairs, &job.wrappings.each, &job.prefix.at,
+                          &job.prefix.len, &job.drawn.at, &job.drawn.len))
         return NULL;
     if (read_columns(columns, KEY_COLUMNS, &job.count) && check_rewrap(&job) &&
         (known = PyDict_New()) != NULL &&

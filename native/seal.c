@@ -180,27 +180,15 @@ static uint32_t *read_entries(const uint8_t *at, Py_ssize_t len, size_t *count)
     if (entries == NULL)
         return (uint32_t *)PyErr_NoMemory();
     for (size_t i = 0; i < *count; i++, at += 4)
-        entries[i] = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+        entries[i] = read_number(at);
     qsort(entries, *count, sizeof *entries, by_number);
     return entries;
 }
 
 static PyObject *result_of(struct job *job)
 {
-    PyObject *parts = PyTuple_New(PARTS);
-    for (int i = 0; parts != NULL && i < PARTS; i++) {
-        PyObject *part = NULL;
-        if (job->out[i].failed)
-            PyErr_NoMemory();
-        else
-            part = PyBytes_FromStringAndSize(job->out[i].at, (Py_ssize_t)job->out[i].len);
-        if (part == NULL)
-            Py_CLEAR(parts);
-        else
-            PyTuple_SET_ITEM(parts, i, part);
-    }
-    return parts == NULL ? NULL
-                         : Py_BuildValue("nnN", job->people, job->values, parts);
+    PyObject *parts = tuple_of(job->out, PARTS, 1);
+    return parts == NULL ? NULL : Py_BuildValue("nnN", job->people, job->values, parts);
 }
 
 /* Whether each column has a name and a context. */
