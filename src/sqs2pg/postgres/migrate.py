@@ -73,8 +73,6 @@ WHERE (reveals_per_hour_max, people_per_hour_max) <> (%s, %s) RETURNING 1"""
 RECORD_SUBJECT = """UPDATE sqs2pg.target t SET subject_column = %s FROM sqs2pg.pipeline p
 WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s
 AND t.subject_column IS DISTINCT FROM %s"""
-_TARGETS = """SELECT t.target FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
-WHERE p.name = %s ORDER BY t.position, t.registered_at"""
 
 
 def table_ddl(target: Target, settings: Settings | None = None) -> str:
@@ -184,7 +182,8 @@ async def _targets(
 ) -> list[str]:
     done: list[str] = []
     check_partition_column(settings)
-    registered = [name for (name,) in await session.execute(_TARGETS, [settings.pipeline_name])]
+    rows = await session.execute(_REGISTERED, [settings.pipeline_name])
+    registered = [target for _, target, _ in rows]
     for position, target in enumerate(settings.targets):
         table = quote_table(target.table)
         [(exists,)] = await session.execute("SELECT to_regclass(%s) IS NOT NULL", [table])
