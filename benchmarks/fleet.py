@@ -34,7 +34,8 @@ from .rig import BenchmarkError, Rig, Stand, open_rig, run_command
 
 SETTLE_S = 80.0
 """After the start, before the idle time is measured: what a start leaves running, such as the first
-upkeep, is no event to wait for, and an empty queue's depth is read less often by and by."""
+upkeep, is no event to wait for, and an empty queue's depth is read ever less often, down to once a
+minute."""
 WAIT_S = 600.0
 TOOK = "SELECT extract(epoch FROM max(at) - min(at)) FROM sqs2pg.tally WHERE kind = 'batch'"
 WRITTEN = "SELECT coalesce(sum(written), 0)::bigint FROM sqs2pg.tally"

@@ -34,6 +34,7 @@ from sqs2pg.cli.embedded import Servers, servers
 QUEUE, DEAD = "login-queue", "login-queue-dead"
 RATE_MEAN, RATE_SWING, SWING_S = 1_500, 900, 40.0
 PACE_S = 0.5
+"""Between two turns of a sender: less than the second for which the charts have a point."""
 FIFTY = 50
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"width": 1280, "scheme": "light"},
@@ -47,6 +48,7 @@ EVENTS = (
 )
 REGIONS = ("eu", "us", "ap", "sa", "af")
 AWAY_S = 25
+"""How long the database is away before that is photographed: the charts show the time itself."""
 IN_DOCS = ("status-light.webp", "pipelines-light.webp")
 HEIGHT_MAX = 3_000
 QUALITY = 74  # of WebP: text stays sharp, and a picture has about 100 kB
@@ -138,9 +140,7 @@ def prepare(environment: dict[str, str], folder: Path, settings: Path | str = "/
 
 def feed(queue: QueueServer, seconds: float) -> None:
     """Send generated logins at a varying rate for `seconds`, 3% of them malformed."""
-    began = time.monotonic()
-    turn = 0
-    while (now := time.monotonic() - began) < seconds:
+    for turn, now in paced(seconds):
         rate = RATE_MEAN + RATE_SWING * math.sin(2 * math.pi * now / SWING_S)
         # A burst while the rate is low, so that a backlog comes and goes.
         burst = 6_000 if turn % 50 == 35 else 0
@@ -151,20 +151,24 @@ def feed(queue: QueueServer, seconds: float) -> None:
             seed=turn,
             people=5_000,
         )
-        turn += 1
-        time.sleep(max(0.0, turn * PACE_S - (time.monotonic() - began)))
 
 
 def feed_all(queue: QueueServer, names: Sequence[str], poisoned: str, seconds: float) -> None:
     """Send each queue its share for `seconds`, some more than others; `poisoned` gets bad ones."""
-    began = time.monotonic()
-    turn = 0
-    while time.monotonic() - began < seconds:
+    for turn, _ in paced(seconds):
         for place, name in enumerate(names):
             if (turn + place) % 5 == 0:
                 bad = 0.9 if name == poisoned else 0.01
                 count = 20 + place * 7 % 90
                 queue.fill(queue=name, count=count, malformed_share=bad, seed=turn, people=500)
+
+
+def paced(seconds: float) -> Iterator[tuple[int, float]]:
+    """Yield the number of each turn and the seconds so far, every PACE_S for `seconds`."""
+    began = time.monotonic()
+    turn = 0
+    while (now := time.monotonic() - began) < seconds:
+        yield turn, now
         turn += 1
         time.sleep(max(0.0, turn * PACE_S - (time.monotonic() - began)))
 
@@ -245,7 +249,7 @@ def main() -> None:
             print(f"the page is at {scene.address}; {options.seconds:g} s of load", flush=True)
             sender = threading.Thread(target=scene.send, args=(options.seconds + 40,), daemon=True)
             sender.start()
-            time.sleep(options.seconds)
+            time.sleep(options.seconds)  # the charts show this time of load
             written += photograph(scene.address, options.out, scene.name)
             assert local.postgres is not None
             local.postgres.stop()
