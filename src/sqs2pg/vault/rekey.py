@@ -23,11 +23,7 @@ import msgspec
 from sqs2pg.errors import FatalFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.binary_arrays import (
-    ADDRESS_BYTES,
-    FIRST_ADDRESS,
-    address_text,
-)
+from sqs2pg.postgres.binary_arrays import ADDRESS_BYTES, FIRST_ADDRESS, address_text
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.key_registry import refuse_missing_root

@@ -17,10 +17,7 @@ import msgspec
 
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.binary_arrays import (
-    ADDRESS_BYTES,
-    address_text,
-)
+from sqs2pg.postgres.binary_arrays import ADDRESS_BYTES, address_text
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.key_registry import refuse_missing_root
 from sqs2pg.postgres.sqlstate import explained
@@ -33,7 +30,6 @@ from sqs2pg.vault.batching import (
 )
 from sqs2pg.vault.crypto import (
     KeyEncryptionKeys,
-    SubjectKeyFault,
     unwrap_reference_key,
     wrap_reference_key,
 )
@@ -156,7 +152,7 @@ class _Lane:
 
     async def _next_batch(self, after: str, end: str) -> str | None:
         """Rewrap the next keys behind address `after`; return the last one's, None at the end."""
-        session, faults = self._session, list[SubjectKeyFault]()
+        session, rewrapped = self._session, 0
         began, size = time.monotonic(), self._batch_size.rows
         async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
             values = after, end, self._version, size
@@ -168,8 +164,8 @@ class _Lane:
                     await refuse_missing_root(session, self._keyring, "vault", fault.root)
                     self._work.damaged.add(fault.subject)
                 await session.execute(_UPDATE, [self._version, *done[:3]])
-                faults = done.faults
-        self._work.rewrapped += count - len(faults)
+                rewrapped = count - len(done.faults)
+        self._work.rewrapped += rewrapped
         if count < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
