@@ -157,28 +157,24 @@ def _end_of(text: bytes) -> bytes:
     return text[: text.index(b"\n") + 1].split(b"\t", 2)[2]
 
 
-def _binary(text: bytes, ends: Sequence[bytes]) -> bytes | None:
+def _binary(text: bytes, ends: Sequence[bytes], *, outcome: bool = True) -> bytes | None:
     """Return the text of a COPY in the binary format, which costs the server half as much.
 
-    None where there is no native code, and for lines that it leaves.
+    `outcome`: with that column. None where there is no native code, and for lines that it leaves.
     """
     native = extension()
     if native is None:
         return None
-    fields = tuple((end, binary_fields(end)) for end in ends)
-    made: bytes | None = native.binary_ledger(text, _COLUMNS, fields)
+    fields = tuple((end, binary_fields(end, outcome=outcome)) for end in ends)
+    columns = _COLUMNS if outcome else _COLUMNS - 1
+    made: bytes | None = native.binary_ledger(text, columns, fields)
     return made
 
 
 def _binary_written(text: bytes) -> bytes | None:
     """As `_binary`, of lines that are all written: without the outcome."""
-    native = extension()
     end = _end_of(text)
-    if native is None or end.split(b"\t")[1] != _WRITTEN:
-        return None
-    fields = ((end, binary_fields(end, outcome=False)),)
-    made: bytes | None = native.binary_ledger(text, _COLUMNS - 1, fields)
-    return made
+    return _binary(text, [end], outcome=False) if end.split(b"\t")[1] == _WRITTEN else None
 
 
 def binary_fields(end: bytes, *, outcome: bool = True) -> bytes:
