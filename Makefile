@@ -161,4 +161,4 @@ lock: ## resolve the dependencies again and write requirements/*.txt
 clean: ## remove everything the targets made
 	@rm -rf .venv .venv-* .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links test-ray test breakages test-image test-system test-unit lint lock clean
+.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links release-dump test-ray test test-python test-long breakages test-image test-system test-unit lint lock clean
