@@ -441,8 +441,8 @@ def test_a_message_that_kills_its_sandbox_alone_is_set_aside(start: Start, query
             "CREATE TRIGGER hang BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION hang()"
         )
         function.api.offer(event, 30.0)
-        while query("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == [(0,)]:
-            assert function.process.poll() is None, function.log
+        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        wait_until(lambda: query(sleeping) != [(0,)], during=function.process)
         function.process.send_signal(signal.SIGKILL)
         function.process.wait()
     query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")

@@ -186,9 +186,7 @@ async def test_rewrap_waits_for_batches_that_began_under_the_old_root(
         batch.execute("SELECT pii.lock_shared()")
         batch.execute(late, [wrapped, subject])
         work = asyncio.create_task(rewrap(chosen))
-        while not rows(database, waiting):
-            assert not work.done()
-            await asyncio.sleep(0)
+        await until(lambda: rows(database, waiting), during=work)
         batch.commit()
         assert (await work).rewrapped == 1
     assert rows(database, "SELECT DISTINCT key_version FROM pii.subject_key") == [(2,)]
@@ -484,9 +482,7 @@ async def test_rekey_comes_back_for_a_row_that_another_changes_meanwhile(
     with psycopg.connect(database) as other:
         other.execute("UPDATE user_logins SET locale = 'XX'")
         work = asyncio.create_task(rekey(chosen))
-        while not rows(database, waiting):
-            assert not work.done()
-            await asyncio.sleep(0)
+        await until(lambda: rows(database, waiting), during=work)
         other.commit()
         report = await work
     assert (report.values, report.rows, report.rows_left) == (2, 1, 0)
