@@ -226,8 +226,9 @@ def test_one_that_fails_stops_alone_and_starts_again(
         assert 'sqs2pg_pipeline_up{pipeline="orders"} 1.0' in metrics
 
         def restart() -> dict[str, Any] | None:
-            late = json.loads(pipelines.get("/state")[1])["pipelines"]["late"]
-            found: dict[str, Any] | None = late["snapshot"]["restart"]
+            late = json.loads(pipelines.get("/state")[1])["pipelines"].get("late")
+            # The page looks once a second, so it may not have seen its worker yet.
+            found: dict[str, Any] | None = late and late["snapshot"]["restart"]
             return found
 
         wait_until(lambda: restart() is not None, during=process)
