@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import os
 import re
-import urllib.request
+import sys
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -91,6 +92,10 @@ def find_proxy(endpoint: Endpoint) -> Proxy | None:
     addresses never go through a proxy, which could not reach them. Raises SettingsError for a
     proxy that is not an http:// URL.
     """
+    if sys.platform == "linux" and not any(n.lower().endswith("_proxy") for n in os.environ):
+        return None  # what is looked up below; most processes need not load it
+    import urllib.request
+
     url = urllib.request.getproxies().get(endpoint.scheme, "")
     if not url or is_loopback(endpoint.host):
         return None
