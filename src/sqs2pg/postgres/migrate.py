@@ -8,7 +8,6 @@ already is only compared with the mapping.
 from __future__ import annotations
 
 from datetime import timedelta
-from importlib import resources
 
 import psycopg
 
@@ -21,7 +20,7 @@ from sqs2pg.postgres.catalog import read_columns, readable, require_table, resol
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.digest import record_digest
 from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_table
-from sqs2pg.postgres.migrations import check_record, migrations, read_record
+from sqs2pg.postgres.migrations import SQL, check_record, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_schemas
 from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
 from sqs2pg.postgres.table_owners import check_owner
@@ -230,7 +229,7 @@ async def _register(session: Session, settings: Settings, position: int, resolve
 
 def roles_sql() -> str:
     """Return the SQL that makes our roles and grants them what they need of our own tables."""
-    return (resources.files("sqs2pg.postgres") / "sql" / "roles.sql").read_text(encoding="utf-8")
+    return (SQL / "roles.sql").read_text(encoding="utf-8")
 
 
 # The sequences of a target's defaults: an insert needs a privilege on them, too.

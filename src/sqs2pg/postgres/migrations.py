@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from importlib import resources
+from functools import cache
+from pathlib import Path
 
 import msgspec
 
 from sqs2pg.errors import FatalFault
 from sqs2pg.postgres.connection import Session
+
+SQL = Path(__file__).with_name("sql")
+"""Not by `importlib.resources`: a start would load `tempfile` and a dozen more modules for it."""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -29,15 +33,13 @@ class Migration(msgspec.Struct, frozen=True):
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def migrations() -> list[Migration]:
+@cache
+def migrations() -> tuple[Migration, ...]:
     """Return every migration of this version of the package, oldest first."""
-    folder = resources.files("sqs2pg.postgres") / "sql" / "migrations"
-    found = [
+    return tuple(
         Migration(int(file.name[:4]), file.name[5:-4], file.read_text(encoding="utf-8"))
-        for file in folder.iterdir()
-        if file.name.endswith(".sql")
-    ]
-    return sorted(found, key=lambda migration: migration.version)
+        for file in sorted((SQL / "migrations").glob("*.sql"))
+    )
 
 
 async def read_record(session: Session) -> dict[int, str]:
