@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from sqs2pg.errors import TransientFault
 from sqs2pg.keys.keyring import Keyring
@@ -46,6 +45,7 @@ from sqs2pg.status.probes import LEAVE_S, Probes
 from sqs2pg.status.snapshot import Snapshot, take_snapshot
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.exporters import telemetry_readings
+from sqs2pg.telemetry.lean_prometheus import CollectorRegistry
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.periodic import PeriodicReadings

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Self
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from sqs2pg.errors import Sqs2pgError, unforeseen
 from sqs2pg.pipeline.totals import Totals
@@ -24,6 +23,7 @@ from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.runners.shared import Shared
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import Snapshot
+from sqs2pg.telemetry.lean_prometheus import CollectorRegistry
 from sqs2pg.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,6 @@ from itertools import zip_longest
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from sqs2pg import __version__
 from sqs2pg.message import RowChanges
@@ -22,6 +21,7 @@ from sqs2pg.postgres.pauses import Pause
 from sqs2pg.postgres.unknown_fields import UnknownField
 from sqs2pg.postgres.workers import Reason, Worker
 from sqs2pg.status.probes import ProbeResults
+from sqs2pg.telemetry.lean_prometheus import CollectorRegistry
 from sqs2pg.telemetry.liveness import Liveness, ReadinessCheck
 from sqs2pg.telemetry.metrics import LAG_SECONDS, STAGES
 

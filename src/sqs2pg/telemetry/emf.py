@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 
-from prometheus_client import CollectorRegistry
+from sqs2pg.telemetry.lean_prometheus import CollectorRegistry
 
 NAMESPACE = "sqs2pg"
 # Prometheus' sample and outcome -> CloudWatch's name. Few: CloudWatch bills each name.

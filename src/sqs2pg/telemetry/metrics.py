@@ -12,13 +12,19 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from sqs2pg.errors import Stage
 from sqs2pg.message import Outcome, OutcomeCounts, RowChanges
 from sqs2pg.telemetry.batch_log import BatchReport
+from sqs2pg.telemetry.lean_prometheus import (
+    Collector,
+    CollectorRegistry,
+    Counter,
+    CounterMetricFamily,
+    Gauge,
+    Histogram,
+    HistogramMetricFamily,
+    Metric,
+)
 from sqs2pg.telemetry.unknown_tally import UnknownTally
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

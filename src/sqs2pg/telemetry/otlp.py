@@ -11,11 +11,10 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Metric
-
 from sqs2pg import __version__
 from sqs2pg.errors import Stage, TransientFault
 from sqs2pg.settings import TelemetrySettings
+from sqs2pg.telemetry.lean_prometheus import CollectorRegistry, Metric
 from sqs2pg.telemetry.traces import EXPORT_S, endpoint_of, missing_extra, resource_of
 
 if TYPE_CHECKING:

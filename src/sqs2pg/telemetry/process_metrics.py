@@ -8,12 +8,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
-
 from sqs2pg import __version__
 from sqs2pg.native import extension
+from sqs2pg.telemetry.lean_prometheus import (
+    Collector,
+    CollectorRegistry,
+    Gauge,
+    Metric,
+    ProcessCollector,
+)
 
 LABEL = "pipeline"
 

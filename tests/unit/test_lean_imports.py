@@ -1,0 +1,75 @@
+"""Libraries that are loaded in part: what was left out is there as soon as it is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+
+def _in_a_fresh_process(code: str) -> Any:
+    """Return what `found` is after the code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import json, sys\n{code}\nprint(json.dumps(found))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_prometheus_client_has_all_its_names() -> None:
+    found = _in_a_fresh_process("""
+import sqs2pg.telemetry.lean_prometheus
+import prometheus_client
+before = "http.server" in sys.modules
+text = prometheus_client.generate_latest(prometheus_client.CollectorRegistry())
+names = [name for name in prometheus_client.__all__ if not hasattr(prometheus_client, name)]
+strange = hasattr(prometheus_client, "socket")
+from prometheus_client import exposition
+same = exposition.generate_latest is prometheus_client.generate_latest
+found = [before, text.decode(), names, strange, same]
+""")
+    assert found == [False, "", [], False, True]
+
+
+def test_psycopg_knows_its_version_and_can_look_for_libpq() -> None:
+    found = _in_a_fresh_process("""
+import sqs2pg.postgres
+before = [name for name in ("importlib.metadata", "ctypes") if name in sys.modules]
+import psycopg, psycopg.pq.misc
+stand_in = psycopg.pq.misc.ctypes
+looks = callable(stand_in.util.find_library)
+from importlib import metadata
+import ctypes
+same = stand_in.CDLL is ctypes.CDLL
+found = [psycopg.__version__, metadata.version("psycopg"), before, looks, same]
+""")
+    version = metadata.version("psycopg")
+    assert found == [version, version, [], True, True]
+
+
+def test_psycopg_asks_for_the_version_of_what_is_in_no_folder() -> None:
+    found = _in_a_fresh_process("""
+import contextlib, os
+os.scandir = lambda _: contextlib.nullcontext([])
+import sqs2pg.postgres, psycopg
+found = psycopg.__version__
+""")
+    assert found == metadata.version("psycopg")
+
+
+def test_structlog_draws_with_its_own_renderer_where_nothing_is_set_up() -> None:
+    found = _in_a_fresh_process("""
+import sqs2pg.telemetry.plain_structlog
+import structlog
+before = [name for name in ("structlog.dev", "rich") if name in sys.modules]
+import io, contextlib
+with contextlib.redirect_stdout(io.StringIO()) as said:
+    structlog.get_logger().info("a line", count=1)
+from structlog import dev
+found = [before, "a line" in said.getvalue(), dev.__name__, hasattr(structlog, "nothing")]
+""")
+    assert found == [[], True, "structlog.dev", False]
