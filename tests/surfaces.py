@@ -21,7 +21,7 @@ import psycopg
 from sqs2pg.mapping.encoder import CopyText
 from sqs2pg.postgres.tap import Tap
 from sqs2pg.postgres.target_copy import TargetTable
-from sqs2pg.status.server import status_server
+from sqs2pg.status.listener import status_server
 from sqs2pg.telemetry.metrics import Metrics
 from tests.shell import RUN_S_MAX, Ended, Shell
 

@@ -26,7 +26,7 @@ from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
-from sqs2pg.status.server import status_server
+from sqs2pg.status.listener import status_server
 from tests.integration.support import Assemble, keep_ledger_days, receive, rows, send
 from tests.logins import login
 from tests.waiting import until

@@ -18,8 +18,8 @@ from sqs2pg.cli.run_process import run_process
 from sqs2pg.cli.run_workers import WorkerProcess, Workers
 from sqs2pg.errors import FatalFault
 from sqs2pg.pipeline.totals import Totals
-from sqs2pg.status.fleet import WorkerGroup, published_address
-from sqs2pg.status.server import status_server
+from sqs2pg.status.fleet import WorkerGroup
+from sqs2pg.status.listener import published_address, status_server
 
 
 def worker(received: int, last_poll: float, expiry: float) -> CollectorRegistry:

@@ -23,8 +23,8 @@ from sqs2pg.postgres.dsn import network_address
 from sqs2pg.postgres.workers import certificate_expiry
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.status.access import Access
+from sqs2pg.status.listener import status_server
 from sqs2pg.status.recorder import recording
-from sqs2pg.status.server import status_server
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.periodic import PeriodicReading, PeriodicReadings
 from tests.integration.support import Assemble, rows, send

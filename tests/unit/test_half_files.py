@@ -9,7 +9,7 @@ import pytest
 
 from sqs2pg.cli import init
 from sqs2pg.errors import SettingsError
-from sqs2pg.status.fleet import published_address
+from sqs2pg.status.listener import published_address
 
 
 def full(path: Path, text: str, **_: Any) -> int:

@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 import msgspec
 import structlog
-from prometheus_client import CollectorRegistry
 
 from sqs2pg.cli import live_view
 from sqs2pg.cli.options import counted
@@ -30,10 +29,11 @@ from sqs2pg.keys.provider_development import is_loopback
 from sqs2pg.pipeline.totals import Totals
 from sqs2pg.settings import StatusSettings
 from sqs2pg.status.access import Access
-from sqs2pg.status.fleet import published_address
+from sqs2pg.status.listener import published_address, status_server
 from sqs2pg.status.recorder import Recorder, recording
-from sqs2pg.status.server import ReadTap, status_server
+from sqs2pg.status.site import ReadTap
 from sqs2pg.status.snapshot import Snapshot
+from sqs2pg.telemetry.lean_prometheus import CollectorRegistry
 
 _EXIT_S = 0.9
 """Past the grace period, the process ends whatever hangs: it has a second."""

@@ -32,18 +32,21 @@ class BoundedServer(ThreadingHTTPServer):
     """See the module."""
 
     daemon_threads = True
-    # If allowed, two pipelines could share a port, and a scrape would reach a random one of them.
-    allow_reuse_port = False
     request_queue_size = CONNECTIONS_MAX
 
-    def __init__(self, address: tuple[str, int], handler: type[BoundedHandler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    def __init__(self, listening: socket.socket, handler: type[BoundedHandler]) -> None:
+        """Take over a socket that is bound and listens."""
         self.room = threading.BoundedSemaphore(CLIENTS_MAX)
         self.streams = threading.BoundedSemaphore(STREAMS_MAX)
         self._lock = threading.Lock()
         self._open = 0
         self._awaited: dict[socket.socket, None] = {}  # whose request is not whole, oldest first
-        super().__init__(address, handler)
+        address = listening.getsockname()
+        super().__init__(address, handler, bind_and_activate=False)
+        self.socket.close()  # its own, which is not bound
+        self.socket = listening
+        self.server_name, self.server_port = address[:2]
+        self.server_activate()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Count a connection as it is accepted, and give it a thread."""

@@ -13,7 +13,6 @@ import http.client
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import reduce
 from operator import attrgetter
 from pathlib import Path
@@ -21,13 +20,12 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from sqs2pg.postgres.tap import TappedRow, TappedRows
 from sqs2pg.status.counter_history import CounterHistory
 from sqs2pg.status.snapshot import About, Snapshot, add_counts, join_gauge, merge
+from sqs2pg.telemetry.lean_prometheus import Collector, CollectorRegistry, Metric
 
 _ANSWER_S = 2.0
 _STARTED = "sqs2pg_started_timestamp_seconds"
@@ -37,22 +35,6 @@ _COUNTING = ("counter", "histogram")
 _Key = tuple[str, str, tuple[tuple[str, str], ...]]
 """A metric's name, a sample's, and its labels."""
 _Values = dict[_Key, float]
-
-
-@contextmanager
-def published_address(file: Path | None, address: str) -> Iterator[None]:
-    """Write a worker's address, `http://host:port`, to a file for as long as the block runs."""
-    if file is None or not address:
-        yield
-        return
-    fresh = file.with_suffix(".new")
-    try:
-        fresh.write_text(address.removeprefix("http://"))
-        fresh.replace(file)  # a reader sees the whole address or none
-        yield
-    finally:
-        for one in (fresh, file):
-            one.unlink(missing_ok=True)
 
 
 class WorkerGroup(Collector):

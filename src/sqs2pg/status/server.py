@@ -6,37 +6,25 @@ only reads. The page loads everything from here, so it works without any other n
 
 from __future__ import annotations
 
-import errno
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable
 from functools import partial
 from importlib import resources
 from urllib.parse import parse_qs, unquote
 
-import msgspec
-import structlog
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from sqs2pg.errors import SettingsError
-from sqs2pg.postgres.tap import TappedRow, TappedRows
-from sqs2pg.settings import DEFAULT_BIND
-from sqs2pg.status.access import Access
+from sqs2pg.postgres.tap import TappedRows
 from sqs2pg.status.bounded_server import REQUEST_S, BoundedHandler, BoundedServer, place
 from sqs2pg.status.fault_pages import fault_meanings, fault_page
-from sqs2pg.status.recorder import Moment, Recorder, TakeSnapshots, Track
+from sqs2pg.status.recorder import Moment, Recorder, Track
+from sqs2pg.status.site import Health, Site
 from sqs2pg.status.snapshot import encode
+from sqs2pg.telemetry.lean_prometheus import CollectorRegistry
 
 _LOGIN_BYTES_MAX = 4096
 _LENGTH = re.compile("[0-9]{1,9}")
-
-Health = Callable[[], tuple[bool, bytes]]
-"""Returns whether all is well, and the report as JSON."""
-ReadTap = Callable[[str | None, float], list[TappedRow] | None]
-"""Returns the rows of a pipeline (None: the only one) that were written after a time, seconds since
-the epoch; None where there is no such pipeline."""
 
 # Scripts, styles and data from this server only, nothing inline, not in a frame.
 CONTENT_POLICY = (
@@ -60,87 +48,15 @@ _TYPES = {
     "svg": "image/svg+xml",
 }
 
-log = structlog.get_logger(__name__)
 
+class StatusServer(BoundedServer):
+    """Answers the clients of a listening socket, which it closes at its end."""
 
-class Site(msgspec.Struct):
-    """What is served. Without `take` there is no `/state`, without `recorder` no page.
+    timeout = 0  # `handle_request` is called when there is one; if it has gone, wait for no other
 
-    With `several`, `/` is a list, and each pipeline has its page at `/pipelines/NAME`.
-    """
-
-    registry: CollectorRegistry
-    health: Health
-    ready: Health
-    access: Access
-    take: TakeSnapshots | None = None
-    recorder: Recorder | None = None
-    several: bool = False
-    tapped: ReadTap | None = None
-
-
-@contextmanager
-def status_server(
-    bind: str | None,
-    registry: CollectorRegistry,
-    health: Health,
-    *,
-    ready: Health | None = None,
-    access: Access | None = None,
-    take: TakeSnapshots | None = None,
-    recorder: Recorder | None = None,
-    several: bool = False,
-    tapped: ReadTap | None = None,
-) -> Iterator[str]:
-    """Serve while the block runs; yield the address, `http://host:port`, or "" if `bind` is empty.
-
-    None is `DEFAULT_BIND`, or a free port where that one is taken, probably by another pipeline on
-    this machine. The page is served if there is a recorder. `tapped` is served only to holders of
-    the token. Raises SettingsError if `bind` cannot be bound.
-    """
-    if bind == "":
-        yield ""
-        return
-    access = access or Access()
-    site = Site(registry, health, ready or health, access, take, recorder, several)
-    if access.token:
-        site.tapped = tapped
-    server = _listen(bind, site)
-    thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
-    thread.start()
-    host, port = server.server_address[:2]
-    shown = f"[{host!s}]" if ":" in str(host) else str(host)
-    address = f"http://{shown}:{port}"
-    log.info("status", where=address)
-    if site.access.closed:
-        log.warning("status: only /livez and /readyz are served off loopback", code="no_token")
-    try:
-        yield address
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def _listen(bind: str | None, site: Site) -> _Server:
-    host, _, port = (DEFAULT_BIND if bind is None else bind).rpartition(":")
-    address = host.strip("[]")
-    try:
-        return _Server((address, int(port)), site)
-    except OSError as error:
-        if bind is None and error.errno == errno.EADDRINUSE:
-            log.warning("status: the default port is taken; a free one is used", code="port_taken")
-            return _Server((address, 0), site)
-        taken = "; port 0 takes any free one" if error.errno == errno.EADDRINUSE else ""
-        raise SettingsError(
-            f"status.bind: cannot listen on {host}:{port}: {error.strerror}",
-            hint=f'host:port of this machine, such as "{DEFAULT_BIND}", or "" for none{taken}',
-        ) from None
-
-
-class _Server(BoundedServer):
-    def __init__(self, address: tuple[str, int], site: Site) -> None:
+    def __init__(self, listening: socket.socket, site: Site) -> None:
         self.site = site
-        super().__init__(address, _Handler)
+        super().__init__(listening, _Handler)
 
 
 def find_asset(path: str) -> tuple[str, bytes] | None:
@@ -163,7 +79,7 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
 
 
 class _Handler(BoundedHandler):
-    server: _Server
+    server: StatusServer
     server_version = "sqs2pg"
     sys_version = ""
 

@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from sqs2pg.errors import SettingsError
-from sqs2pg.status import bounded_server, server
+from sqs2pg.status import bounded_server, listener
 from sqs2pg.status.bounded_server import CONNECTIONS_MAX
-from sqs2pg.status.server import status_server
+from sqs2pg.status.listener import status_server
 
 HALF = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -56,7 +56,7 @@ def test_a_written_address_that_is_taken_is_an_error(taken: str) -> None:
 def test_the_default_address_gives_way_with_a_warning(
     taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "DEFAULT_BIND", taken)
+    monkeypatch.setattr(listener, "DEFAULT_BIND", taken)
     with capture_logs() as said, serving(None) as address:
         assert not address.endswith(taken)
         with urllib.request.urlopen(f"{address}/livez", timeout=30) as answer:
