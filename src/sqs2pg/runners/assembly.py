@@ -7,10 +7,10 @@ database, then the queue. Commands and runners call this and build no part thems
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
@@ -127,17 +127,20 @@ async def assemble_processors(
     """
     sessions: list[Session] = []
     sinks: list[Sink] = []
+    filling: asyncio.Task[None] | None = None
     about = about_of(settings)
     traces = start_traces(settings.telemetry, about.queue, about.table, about.pipeline)
     try:
         keyring = keyring_of(settings, endpoints)
         connector = Connector(settings)
+        count = settings.sink.connections
         async with _first(connector, pool, sessions) as first:
+            if pool:  # the server starts a process per session: not only when it is wanted
+                filling = asyncio.create_task(pool.fill(count))
             number = await pipeline_id(first, settings)
             compiler, compiled = await compile_plan(
                 first, settings, keyring, number, is_fifo=is_fifo, archive=archive
             )
-        count = settings.sink.connections
         if pool:
             sessions += [NoSession() for _ in range(count)]
         while len(sessions) < count:
@@ -164,9 +167,9 @@ async def assemble_processors(
             Processor(compiled.plan, sink, metrics, batch_log, traces, rotation.follow, recent)
             for sink in sinks
         ]
-        await _at_once(
-            _require_writable(sinks[0], sink_plan), *([pool.fill(count)] if pool else [])
-        )
+        await _require_writable(sinks[0], sink_plan)
+        if filling:
+            await filling
         yield Processing(
             processors=processors,
             keyring=compiled.keyring,
@@ -178,6 +181,8 @@ async def assemble_processors(
             vault=compiled.vault,
         )
     finally:
+        if filling:
+            await _end(filling)
         if traces:
             await asyncio.to_thread(traces.close)
         # A sink replaces a session that broke.
@@ -197,14 +202,12 @@ async def _first(
     yield sessions[0]
 
 
-async def _at_once(*works: Coroutine[Any, Any, None]) -> None:
-    """Do all of it at the same time; raise the first fault, and end the rest."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(work)
-    except BaseExceptionGroup as group_error:
-        raise group_error.exceptions[0] from None
+async def _end(task: asyncio.Task[None]) -> None:
+    """End a task whose result, or fault, nobody wants any more."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # else the event loop would log it
 
 
 async def record_unknown(
