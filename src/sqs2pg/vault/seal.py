@@ -58,7 +58,7 @@ from sqs2pg.vault.value_keys import (
     NOTHING_ASKED,
     Absent,
     NewPeople,
-    PackedKeys,
+    PackedValueKeys,
     SealedValues,
     ValueKey,
     ValueKeys,
@@ -279,10 +279,10 @@ class ValueSealer:
         wanted = _wanted([one for one in absent if not one.seals])
         # A person whose values came in several parts gets one key.
         known = {one.value_key[0] for one in wanted}
-        native: list[tuple[PackedKeys, list[int]]] = []
+        native: list[tuple[PackedValueKeys, list[int]]] = []
         for one in absent:
             if one.seals:
-                assert isinstance(one.keys, PackedKeys)
+                assert isinstance(one.keys, PackedValueKeys)
                 of_both = {n for n in one.numbers if known and one.keys.reference(n) in known}
                 wanted += _wanted([one._replace(numbers=list(of_both))] if of_both else [])
                 native.append((one.keys, [n for n in one.numbers if n not in of_both]))

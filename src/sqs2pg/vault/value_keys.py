@@ -99,7 +99,7 @@ class ColumnKeys:
             yield key, subject, value
 
 
-class PackedKeys:
+class PackedValueKeys:
     """The same of a part that C code made."""
 
     def __init__(self, part: PackedOriginals, records: Sequence[int], reference_key: bytes) -> None:
@@ -144,7 +144,7 @@ class PackedKeys:
             yield (self.reference(number), keys.fields[number], token), found[0], value
 
 
-ValueKeys = ColumnKeys | PackedKeys
+ValueKeys = ColumnKeys | PackedValueKeys
 
 
 def keys_of(
@@ -158,7 +158,7 @@ def keys_of(
     `references` is the function under `reference_key`.
     """
     if isinstance(part, PackedOriginals):
-        return PackedKeys(part, records, reference_key)
+        return PackedValueKeys(part, records, reference_key)
     assert isinstance(part, OriginalColumns)
     return ColumnKeys(part, records, references)
 
@@ -182,7 +182,7 @@ class Absent(NamedTuple):
     def seals(self) -> bool:
         """Whether C code can seal them."""
         is_new = self.wrapped is None and self.generation == 1
-        return is_new and isinstance(self.keys, PackedKeys) and self.keys.seals
+        return is_new and isinstance(self.keys, PackedValueKeys) and self.keys.seals
 
 
 def absent_of(

@@ -19,7 +19,7 @@ from sqs2pg.vault.crypto import (
     references_of_many,
     unwrap_data_key,
 )
-from sqs2pg.vault.value_keys import NewPeople, PackedKeys, SealedValues, absent_of, keys_of
+from sqs2pg.vault.value_keys import NewPeople, PackedValueKeys, SealedValues, absent_of, keys_of
 from tests.native import SENT_MS, Both, extension, with_queue_id
 from tests.unit.mapping.test_packed_originals import mapping, records_in
 
@@ -32,7 +32,7 @@ BODIES: list[dict[str, Any]] = [
 ]
 
 
-def keys_in(bodies: Sequence[dict[str, Any]], both: Both | None = None) -> PackedKeys:
+def keys_in(bodies: Sequence[dict[str, Any]], both: Both | None = None) -> PackedValueKeys:
     batch = [
         with_queue_id(Message("m", "h", json.dumps(body), SystemAttributes(SENT_MS)), number)
         for number, body in enumerate(bodies)
@@ -41,7 +41,7 @@ def keys_in(bodies: Sequence[dict[str, Any]], both: Both | None = None) -> Packe
     assert originals is not None
     part = originals.parts[0]
     keys = keys_of(part, records_in(part), references_of_many(REFERENCE_KEY), REFERENCE_KEY)
-    assert isinstance(keys, PackedKeys)
+    assert isinstance(keys, PackedValueKeys)
     return keys
 
 
