@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mask.h"
 #include "sha256.h"
 #include "vault_rows.h"
 
@@ -22,11 +23,13 @@ enum {
     VALUE_COLUMNS
 };
 
-struct value {
+struct sealed_value {
     Py_ssize_t row;
     struct slice subject, sealed, token, renewed; /* `renewed.at`: NULL where it keeps its token */
     uint32_t field;
-    size_t plain; /* where its cleartext begins */
+    size_t plain;  /* where its cleartext begins */
+    size_t masked; /* where its new token begins, if C code made it */
+    int left;      /* Python makes its new token */
 };
 
 struct person { /* beside their first value */
@@ -39,18 +42,21 @@ struct renew {
     const uint8_t **openers;
     struct part data_key, drawn;
     PyObject *of_fields; /* associated data of a value, before its token */
+    PyObject *pseudonyms; /* by field */
     PyObject *remask;
-    struct value *values;
+    struct mask *masks; /* by field; MASK_NONE: Python makes all new tokens */
+    struct sealed_value *values;
     struct person *people; /* by row */
     struct aead *aead;
-    struct text aad, plain, out, sealed;
+    struct text aad, plain, tokens, out, sealed;
+    Py_ssize_t left; /* values that Python masks */
     long long moved;
 };
 
 /* By person and field; those of one as they came. */
 static int by_person(const void *a, const void *b)
 {
-    const struct value *one = a, *other = b;
+    const struct sealed_value *one = a, *other = b;
     int order = memcmp(one->subject.at, other->subject.at, REFERENCE_BYTES);
     if (order == 0)
         order = (one->field > other->field) - (one->field < other->field);
@@ -60,7 +66,7 @@ static int by_person(const void *a, const void *b)
 /* By person, field and new token, as batches of ingest store them; those without one come last. */
 static int by_new_token(const void *a, const void *b)
 {
-    const struct value *one = a, *other = b;
+    const struct sealed_value *one = a, *other = b;
     int order = (one->renewed.at == NULL) - (other->renewed.at == NULL);
     if (order == 0)
         order = memcmp(one->subject.at, other->subject.at, REFERENCE_BYTES);
@@ -75,13 +81,13 @@ static int by_new_token(const void *a, const void *b)
     return order ? order : (one->row > other->row) - (one->row < other->row);
 }
 
-static int same_person(const struct value *one, const struct value *other)
+static int same_person(const struct sealed_value *one, const struct sealed_value *other)
 {
     return memcmp(one->subject.at, other->subject.at, REFERENCE_BYTES) == 0;
 }
 
 /* Open a person's data key, and use it from now on. */
-static enum result use_person(struct renew *job, const struct value *one, uint8_t key[AEAD_KEY_BYTES])
+static enum result use_person(struct renew *job, const struct sealed_value *one, uint8_t key[AEAD_KEY_BYTES])
 {
     const uint8_t *opener = job->openers[one->row];
     bind_data_key(&job->aad, job->data_key, one->subject, job->columns[GENERATION].elements[one->row]);
@@ -97,7 +103,7 @@ static enum result use_person(struct renew *job, const struct value *one, uint8_
 }
 
 /* Make the associated data of a value. */
-static int bind_value(struct renew *job, const struct value *one, struct slice token)
+static int bind_value(struct renew *job, const struct sealed_value *one, struct slice token)
 {
     PyObject *prefix = PyTuple_GET_ITEM(job->of_fields, one->field);
     job->aad.len = 0;
@@ -106,12 +112,12 @@ static int bind_value(struct renew *job, const struct value *one, struct slice t
            text_append_sized(&job->aad, one->subject.at, one->subject.len);
 }
 
-static size_t plain_len(const struct value *one)
+static size_t plain_len(const struct sealed_value *one)
 {
     return one->sealed.len - PLAIN_HEAD - AEAD_TAG_BYTES;
 }
 
-static enum result open_value(struct renew *job, struct value *one)
+static enum result open_value(struct renew *job, struct sealed_value *one)
 {
     const uint8_t *sealed = (const uint8_t *)one->sealed.at;
     if (one->sealed.len < PLAIN_HEAD + AEAD_TAG_BYTES || sealed[0] != FORMAT_PLAIN)
@@ -131,10 +137,10 @@ static enum result open_value(struct renew *job, struct value *one)
 static enum result open_all(struct renew *job)
 {
     enum result result = DONE;
-    struct value *first = NULL; /* of the person */
+    struct sealed_value *first = NULL; /* of the person */
     qsort(job->values, (size_t)job->count, sizeof *job->values, by_person);
     for (Py_ssize_t i = 0; i < job->count && result == DONE; i++) {
-        struct value *one = &job->values[i];
+        struct sealed_value *one = &job->values[i];
         if (first == NULL || !same_person(first, one)) {
             first = one;
             result = use_person(job, one, job->people[one->row].key);
@@ -147,7 +153,7 @@ static enum result open_all(struct renew *job)
     return result;
 }
 
-static enum result seal_value(struct renew *job, const struct value *one)
+static enum result seal_value(struct renew *job, const struct sealed_value *one)
 {
     const uint8_t *nonce = job->drawn.at + one->row * AEAD_NONCE_BYTES;
     size_t len = plain_len(one);
@@ -164,7 +170,7 @@ static enum result seal_value(struct renew *job, const struct value *one)
 }
 
 /* Append a row for COPY. `again`: whether the row before has the same value. */
-static void put_row(struct renew *job, const struct value *one, int again)
+static void put_row(struct renew *job, const struct sealed_value *one, int again)
 {
     static const char FIELDS[] = {0, FIELDS_OF_A_ROW};
     const char repeated = (char)again;
@@ -185,11 +191,11 @@ static enum result seal_all(struct renew *job)
     static const char HEAD[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0"; /* and the terminating NUL */
     static const char TAIL[] = {'\377', '\377'};
     enum result result = DONE;
-    const struct value *before = NULL;
+    const struct sealed_value *before = NULL;
     qsort(job->values, (size_t)job->count, sizeof *job->values, by_new_token);
     text_append(&job->out, HEAD, sizeof HEAD);
     for (Py_ssize_t i = 0; i < job->count && result == DONE; i++) {
-        const struct value *one = &job->values[i];
+        const struct sealed_value *one = &job->values[i];
         if (one->renewed.at == NULL)
             break;
         int of_same = before != NULL && same_person(before, one);
@@ -207,22 +213,47 @@ static enum result seal_all(struct renew *job)
     return result == DONE && job->out.failed ? NO_MEMORY : result;
 }
 
-/* The fields, old tokens and cleartexts of all values, in three lists; NULL with an exception. */
+/* Make the new tokens that C code can make. */
+static enum result mask_all(struct renew *job)
+{
+    for (Py_ssize_t i = 0; i < job->count; i++) {
+        struct sealed_value *one = &job->values[i];
+        const struct mask *mask = &job->masks[one->field];
+        struct value text = {.at = job->plain.at + one->plain, .len = plain_len(one), .is = STRING,
+                             .ascii = 1};
+        for (size_t at = 0; at < text.len && text.ascii; at++)
+            text.ascii = (unsigned char)text.at[at] < 0x80;
+        one->masked = job->tokens.len;
+        one->left = mask->operator == MASK_NONE || !write_masked(mask, &text, &job->tokens);
+        job->left += one->left;
+        one->renewed.len = (uint32_t)(job->tokens.len - one->masked);
+    }
+    for (Py_ssize_t i = 0; i < job->count; i++) { /* now that they stay where they are */
+        struct sealed_value *one = &job->values[i];
+        one->renewed.at = one->left ? NULL : job->tokens.at + one->masked;
+    }
+    return job->tokens.failed ? NO_MEMORY : DONE;
+}
+
+/* The fields, old tokens and cleartexts of the values that are left, in three lists; NULL with an
+ * exception. */
 static PyObject *list_values(const struct renew *job)
 {
-    PyObject *fields = PyList_New(job->count), *tokens = PyList_New(job->count),
-             *texts = PyList_New(job->count);
+    PyObject *fields = PyList_New(job->left), *tokens = PyList_New(job->left),
+             *texts = PyList_New(job->left);
     int made = fields != NULL && tokens != NULL && texts != NULL;
-    for (Py_ssize_t i = 0; made && i < job->count; i++) {
-        const struct value *one = &job->values[i];
+    for (Py_ssize_t i = 0, at = 0; made && i < job->count; i++) {
+        const struct sealed_value *one = &job->values[i];
+        if (!one->left)
+            continue;
         PyObject *field = PyLong_FromUnsignedLong(one->field);
         PyObject *token = PyUnicode_DecodeUTF8(one->token.at, (Py_ssize_t)one->token.len, NULL);
         PyObject *text = PyUnicode_DecodeUTF8(job->plain.at + one->plain, (Py_ssize_t)plain_len(one),
                                               "surrogatepass");
         made = field != NULL && token != NULL && text != NULL;
-        PyList_SET_ITEM(fields, i, field);
-        PyList_SET_ITEM(tokens, i, token);
-        PyList_SET_ITEM(texts, i, text);
+        PyList_SET_ITEM(fields, at, field);
+        PyList_SET_ITEM(tokens, at, token);
+        PyList_SET_ITEM(texts, at++, text);
     }
     if (made)
         return Py_BuildValue("NNN", fields, tokens, texts);
@@ -232,17 +263,21 @@ static PyObject *list_values(const struct renew *job)
     return NULL;
 }
 
-/* Ask for the new tokens, and note where they are; NULL with an exception. They live as long as the
- * list that is returned. */
-static PyObject *remask_all(struct renew *job)
+/* Ask for the new tokens that are left, and note where they are; NULL with an exception. They live as
+ * long as the list that is returned. */
+static PyObject *remask_left(struct renew *job)
 {
+    if (job->left == 0)
+        return PyList_New(0);
     PyObject *lists = list_values(job);
     PyObject *renewed = lists == NULL ? NULL : PyObject_CallObject(job->remask, lists);
     Py_XDECREF(lists);
     int made = renewed != NULL &&
-               ((PyList_CheckExact(renewed) && PyList_GET_SIZE(renewed) == job->count) || refuse_rows());
-    for (Py_ssize_t i = 0; made && i < job->count; i++) {
-        PyObject *token = PyList_GET_ITEM(renewed, i);
+               ((PyList_CheckExact(renewed) && PyList_GET_SIZE(renewed) == job->left) || refuse_rows());
+    for (Py_ssize_t i = 0, at = 0; made && i < job->count; i++) {
+        if (!job->values[i].left)
+            continue;
+        PyObject *token = PyList_GET_ITEM(renewed, at++);
         Py_ssize_t len;
         if (token == Py_None)
             continue;
@@ -257,6 +292,37 @@ static PyObject *remask_all(struct renew *job)
     return renewed;
 }
 
+/* Read how C code makes the new tokens of each field; 0 with an exception. */
+static int read_masks(struct renew *job)
+{
+    Py_ssize_t fields = PyTuple_GET_SIZE(job->of_fields);
+    if (PyTuple_GET_SIZE(job->pseudonyms) != fields)
+        return refuse_rows();
+    job->masks = PyMem_Calloc((size_t)fields + 1, sizeof *job->masks);
+    if (job->masks == NULL)
+        return PyErr_NoMemory() != NULL;
+    for (Py_ssize_t i = 0; i < fields; i++) {
+        PyObject *given = PyTuple_GET_ITEM(job->pseudonyms, i);
+        struct mask *mask = &job->masks[i];
+        int kind;
+        const char *prefix, *key;
+        Py_ssize_t prefix_len, key_len;
+        if (given == Py_None)
+            continue;
+        if (!PyTuple_Check(given) ||
+            !PyArg_ParseTuple(given, "iy#y#", &kind, &prefix, &prefix_len, &key, &key_len))
+            return PyErr_Occurred() ? 0 : refuse_rows();
+        if (kind < 0 || kind >= KIND_COUNT || prefix_len > PREFIX_MAX || key_len > SHA256_BLOCK)
+            return refuse_rows();
+        mask->operator = MASK_PSEUDONYM;
+        mask->kind = (enum kind)kind;
+        memcpy(mask->prefix, prefix, (size_t)prefix_len);
+        mask->prefix_len = (size_t)prefix_len;
+        hmac_key_set(&mask->key, (const uint8_t *)key, (size_t)key_len);
+    }
+    return 1;
+}
+
 /* Gather the values in one array each; 0 with an exception. */
 static int gather(struct renew *job)
 {
@@ -268,6 +334,8 @@ static int gather(struct renew *job)
         return PyErr_NoMemory() != NULL;
     if (job->aead == NULL)
         return not_done(NOT_SEALED) != NULL;
+    if (!read_masks(job))
+        return 0;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(job->of_fields); i++)
         if (!PyBytes_CheckExact(PyTuple_GET_ITEM(job->of_fields, i)))
             return refuse_rows();
@@ -275,7 +343,7 @@ static int gather(struct renew *job)
         uint32_t field = read_number(columns[FIELD].elements[i].at) - 1;
         if (field >= PyTuple_GET_SIZE(job->of_fields))
             return refuse_rows();
-        job->values[i] = (struct value){.row = i,
+        job->values[i] = (struct sealed_value){.row = i,
                                         .field = field,
                                         .subject = columns[SUBJECT].elements[i],
                                         .sealed = columns[SEALED].elements[i],
@@ -290,10 +358,12 @@ static PyObject *renew(struct renew *job)
     enum result result;
     Py_BEGIN_ALLOW_THREADS;
     result = open_all(job);
+    if (result == DONE)
+        result = mask_all(job);
     Py_END_ALLOW_THREADS;
     if (result != DONE)
         return not_done(result);
-    PyObject *renewed = remask_all(job);
+    PyObject *renewed = remask_left(job);
     if (renewed == NULL)
         return NULL;
     Py_BEGIN_ALLOW_THREADS;
@@ -309,13 +379,17 @@ static void forget(struct renew *job)
 {
     if (job->people != NULL)
         wipe(job->people, (size_t)job->count * sizeof *job->people);
+    if (job->masks != NULL)
+        wipe(job->masks, (size_t)PyTuple_GET_SIZE(job->of_fields) * sizeof *job->masks);
     PyMem_Free(job->people);
+    PyMem_Free(job->masks);
     PyMem_Free(job->values);
     PyMem_Free(job->openers);
     forget_columns(job->columns, VALUE_COLUMNS);
     aead_free(job->aead);
     text_forget(&job->aad);
     text_forget(&job->plain);
+    text_forget(&job->tokens);
     text_forget(&job->out);
     text_forget(&job->sealed);
 }
@@ -341,9 +415,10 @@ PyObject *renew_values(PyObject *module, PyObject *args)
                                     [SUBJECT].size = REFERENCE_BYTES, [GENERATION].size = 4,
                                     [VERSION].size = VERSION_BYTES, [FIELD].size = 4}};
     PyObject *arrays, *derive, *found = NULL, *known = NULL;
-    if (!PyArg_ParseTuple(args, "O!O(y#O!)Oy#", &PyTuple_Type, &arrays, &derive, &job.data_key.at,
-                          &job.data_key.len, &PyTuple_Type, &job.of_fields, &job.remask,
-                          &job.drawn.at, &job.drawn.len))
+    if (!PyArg_ParseTuple(args, "O!O(y#O!)O!Oy#", &PyTuple_Type, &arrays, &derive,
+                          &job.data_key.at, &job.data_key.len, &PyTuple_Type, &job.of_fields,
+                          &PyTuple_Type, &job.pseudonyms, &job.remask, &job.drawn.at,
+                          &job.drawn.len))
         return NULL;
     if (find_arrays(job.columns, arrays) && read_columns(job.columns, VALUE_COLUMNS, &job.count) &&
         gather(&job) && (known = PyDict_New()) != NULL &&

@@ -117,6 +117,7 @@ def renew_values(
     values: tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes],
     derive: Callable[[int, bytes], bytes | None],
     contexts: tuple[bytes, tuple[bytes, ...]],
+    pseudonyms: tuple[tuple[int, bytes, bytes] | None, ...],
     remask: Callable[[list[int], list[str], list[str]], list[str | None]],
     drawn: bytes,
     /,
@@ -125,9 +126,11 @@ def renew_values(
 
     None as above. `values`: addresses, transactions, subjects, generations, versions, wrapped keys,
     numbers of the fields from 1, tokens and sealed values. `contexts`: associated data, that of a
-    data key before the reference, that of each field's values before the token. `remask` takes
-    the number of the field from 0, the token and the cleartext of each value, and returns the new
-    token; None: the value keeps its token. A row has address, transaction, both tokens, the sealed
+    data key before the reference, that of each field's values before the token. `pseudonyms`: of
+    each field kind, as in `mask.h`, prefix and key of its new tokens. Where that is None, or C code
+    does not know a value's canonical form, `remask` makes the token: it takes the number of the
+    field from 0, the token and the cleartext of each such value, and returns the new token; None:
+    the value keeps its token. A row has address, transaction, both tokens, the sealed
     value, and whether the row before has the same value. Raises as above.
     """
 

@@ -24,6 +24,9 @@ _KINDS = {
 }
 _PREFIX_MAX = 8
 
+Pseudonym = tuple[int, bytes, bytes]
+"""Kind, the token's prefix and its key, as C code takes them."""
+
 NO_MASK = (_OPERATORS[""], 0, b"", b"")
 """What `compile_mask` returns without a mask."""
 
@@ -44,3 +47,14 @@ def compile_mask(field: Field, mask: Operator | Mask | None) -> tuple[int, int, 
     if len(prefix) > _PREFIX_MAX or kind is None or (mask.name == "pseudonymize" and not token):
         raise NotFastError
     return _OPERATORS[mask.name], _KINDS[kind or field.mask_kind], prefix, bytes(key)
+
+
+def compile_pseudonym(field: Field, mask: Operator) -> Pseudonym | None:
+    """Return how C code makes the pseudonyms of a field; None where it cannot."""
+    if field.type != "text":
+        return None  # the mask takes the form that the type gives the value
+    try:
+        _, kind, prefix, key = compile_mask(field, mask)
+    except NotFastError:
+        return None
+    return kind, prefix, key

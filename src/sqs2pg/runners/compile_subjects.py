@@ -12,11 +12,12 @@ from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.column_cells import masked
 from sqs2pg.mapping.envelope import Envelope
+from sqs2pg.mapping.fast_path_masks import compile_pseudonym
 from sqs2pg.mapping.subject import SubjectReader, stored_form, subject_reader, subject_sources
 from sqs2pg.mask.registry import compile_operator
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.postgres.identifiers import quote_table
-from sqs2pg.settings import Settings
+from sqs2pg.settings import Field, Settings
 from sqs2pg.vault.crypto import subject_references
 from sqs2pg.vault.target_rows import PersonColumns, person_columns
 from sqs2pg.vault.token_map import RecoverableColumn
@@ -39,24 +40,20 @@ def person_columns_of(
 def recoverable_columns(settings: Settings, keyring: Keyring) -> list[RecoverableColumn]:
     """Return every target's columns of pseudonyms whose values the vault keeps."""
     rings = {v: keyring.with_active("pseudonym", v) for v in keyring.versions("pseudonym")}
+    active = keyring.active("pseudonym")
+
+    def column(table: str, field: Field) -> RecoverableColumn:
+        domain = field.domain or field.name
+        operators = {
+            version: compile_operator(field.mask, kind=field.mask_kind, domain=domain, keyring=ring)
+            for version, ring in rings.items()
+        }
+        masks = {version: masked(field, one.mask) for version, one in operators.items()}
+        pseudonym = compile_pseudonym(field, operators[active])
+        return RecoverableColumn(quote_table(table), field.column, field.name, masks, pseudonym)
+
     return [
-        RecoverableColumn(
-            quote_table(target.table),
-            field.column,
-            field.name,
-            {
-                version: masked(
-                    field,
-                    compile_operator(
-                        field.mask,
-                        kind=field.mask_kind,
-                        domain=field.domain or field.name,
-                        keyring=ring,
-                    ).mask,
-                )
-                for version, ring in rings.items()
-            },
-        )
+        column(target.table, field)
         for target in settings.targets
         for field in target.fields
         if field.recover and field.mask == "pseudonymize"

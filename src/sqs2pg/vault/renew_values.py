@@ -1,8 +1,9 @@
 """Renew values: what a rekey makes of the sealed values of a batch.
 
 Each is opened, gets its new token and is sealed for it. C code does the batch where the extension
-can seal and all of its values open; else Python code does, which says why one does not open. Only
-the new pseudonyms are always made by Python code. Both make the same bytes. No I/O here.
+can seal and all of its values open; else Python code does, which says why one does not open. Python
+code also makes the new pseudonyms of values whose canonical form C code does not know. Both make
+the same bytes. No I/O here.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ class ValueRenewer:
         self._version = keyring.active("pseudonym")
         self._contexts = CONTEXT_OF_DATA_KEY, contexts_of_values(fields)
         self._keks = KeyEncryptionKeys(keyring)
+        # Where columns differ in how they make it, the old token shows which one it came from.
+        made = [{column.pseudonym for column in columns[field]} for field in fields]
+        self._pseudonyms = tuple(one.pop() if len(one) == 1 else None for one in made)
 
     def renew(self, values: ReadValues, count: int) -> RenewedValues:
         """Renew so many values; those that do not open, or have no new token, are left out."""
@@ -78,7 +82,12 @@ class ValueRenewer:
         native = extension()
         if native is not None and native.SEALS:
             renewed = native.renew_values(
-                tuple(values), self._keks.derived, self._contexts, self._remask, drawn
+                tuple(values),
+                self._keks.derived,
+                self._contexts,
+                self._pseudonyms,
+                self._remask,
+                drawn,
             )
             if renewed is not None:
                 moved, rows = renewed

@@ -15,6 +15,7 @@ import msgspec
 
 from sqs2pg.errors import TransientFault
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.fast_path_masks import Pseudonym
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.identifiers import quote_identifier, quote_table
 from sqs2pg.postgres.sqlstate import LOCKED_MEANWHILE, MOVED_MEANWHILE
@@ -82,6 +83,8 @@ class RecoverableColumn(msgspec.Struct, frozen=True):
     """Its name in the vault: the first source, or the column of a field without one."""
     masks: dict[int, Mask]
     """The function to its pseudonym by version of the root, the active version included."""
+    pseudonym: Pseudonym | None = None
+    """How C code makes the pseudonym of the active version; None: it does not."""
 
 
 class TokenMap:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,8 @@ import pytest
 from sqs2pg.errors import PermanentFault, Stage
 from sqs2pg.keys.aead import WRAPS_PER_KEY, WrappingKey
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.mapping.fast_path_masks import compile_pseudonym
+from sqs2pg.mask.registry import compile_operator
 from sqs2pg.postgres.binary_arrays import (
     address_array,
     bytea_array,
@@ -21,6 +23,7 @@ from sqs2pg.postgres.binary_arrays import (
     text_array,
     uuid_array,
 )
+from sqs2pg.settings import Field
 from sqs2pg.vault.crypto import (
     CONTEXT_OF_DATA_KEY,
     KeyEncryptionKeys,
@@ -78,7 +81,7 @@ def read_keys(count: int, kek: Callable[[], WrappingKey] = lambda: OLD_KEK) -> R
     )
 
 
-def read_values(count: int) -> ReadValues:
+def read_values(count: int, texts: Sequence[str] = TEXTS) -> ReadValues:
     """People have several values, not beside each other; a value comes under several tokens."""
     draw = random.Random(count)
     people = read_keys(max(1, count // 4))
@@ -92,7 +95,7 @@ def read_values(count: int) -> ReadValues:
         unwrap_data_key(OLD_KEK, *of) for of in zip(wrapped, subjects, generations, strict=True)
     ]
     sealed = [
-        seal_value(keys[who], draw.choice(TEXTS), FIELDS[number - 1], token, subjects[who])
+        seal_value(keys[who], draw.choice(texts), FIELDS[number - 1], token, subjects[who])
         for who, number, token in zip(whose, numbers, tokens, strict=True)
     ]
     return ReadValues(
@@ -118,10 +121,16 @@ def rewrapped(monkeypatch: pytest.MonkeyPatch, keys: ReadKeys, *, native: bool) 
     return KeyRewrapper(KEYRING).rewrap(keys, len(elements_of(keys.subjects)))
 
 
-def renewed(monkeypatch: pytest.MonkeyPatch, values: ReadValues, *, native: bool) -> RenewedValues:
+def renewed(
+    monkeypatch: pytest.MonkeyPatch,
+    values: ReadValues,
+    columns: Mapping[str, Sequence[RecoverableColumn]] = COLUMNS,
+    *,
+    native: bool,
+) -> RenewedValues:
     without_random(monkeypatch, native=native)
     count = len(elements_of(values.subjects))
-    return ValueRenewer(KEYRING, FIELDS, COLUMNS).renew(values, count)
+    return ValueRenewer(KEYRING, FIELDS, columns).renew(values, count)
 
 
 @pytest.mark.parametrize("count", [1, 2, WRAPS_PER_KEY, WRAPS_PER_KEY + 1, 3 * WRAPS_PER_KEY - 5])
@@ -195,6 +204,55 @@ def test_values_are_renewed_alike(monkeypatch: pytest.MonkeyPatch, count: int) -
     values = read_values(count)
     made = [renewed(monkeypatch, values, native=native) for native in (True, False)]
     assert made[0] == made[1]
+
+
+def pseudonymized(kind: str, domain: str, asked: list[str]) -> RecoverableColumn:
+    """Return a column; what Python code masks for it is added to `asked`."""
+    operator = compile_operator("pseudonymize", kind=kind, domain=domain, keyring=KEYRING)
+    pseudonym = compile_pseudonym(Field(column="c", mask="pseudonymize", kind=kind), operator)
+    assert pseudonym is not None
+
+    def note(value: str) -> str | None:
+        asked.append(value)
+        return operator.mask(value)
+
+    return RecoverableColumn("t", "c", "c", {2: note}, pseudonym)
+
+
+@pytest.mark.parametrize(
+    ("kind", "known", "unknown"),
+    [
+        ("text", ["", "Ann", "Zo\u00eb"], ["Zoe\u0308", "\ud800"]),
+        ("ip", ["198.51.100.7"], ["2001:db8::1", "::ffff:198.51.100.7", "no address"]),
+        ("email", ["Ann@Example.org"], ["ann", "\u00e9@example.org"]),
+        ("phone", ["+49 30 1234"], ["", "1\u00a02"]),
+        ("uuid", ["0190163d-8694-739b-aea5-966c26f8ad90"], ["urn:uuid:" + "0" * 32, "1"]),
+    ],
+)
+def test_tokens_are_made_alike_and_by_python_where_c_does_not_know_the_form(
+    monkeypatch: pytest.MonkeyPatch, kind: str, known: list[str], unknown: list[str]
+) -> None:
+    extension()
+    asked: list[str] = []
+    values = read_values(300, known + unknown)
+    columns = {name: [pseudonymized(kind, name, asked)] for name in FIELDS}
+    made = renewed(monkeypatch, values, columns, native=True)
+    assert set(asked) == set(unknown)
+    assert made.moved > 100
+    assert made == renewed(monkeypatch, values, columns, native=False)
+
+
+def test_where_columns_differ_python_asks_the_old_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    extension()
+    asked: list[str] = []
+    values = read_values(300, ["ann", "ben"])
+    columns = {
+        "ip": [pseudonymized("text", "ip", [])] * 2,
+        "name": [pseudonymized("text", "name", asked), pseudonymized("text", "nick", [])],
+    }
+    made = renewed(monkeypatch, values, columns, native=True)
+    assert len(asked) == elements_of(values.numbers).count(b"\0\0\0\2")
+    assert made == renewed(monkeypatch, values, columns, native=False)
 
 
 def test_renewed_values_open_under_their_new_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,12 +348,13 @@ def test_rows_of_another_form_are_refused(change: int) -> None:
         native.rewrap_keys(tuple(given[0]), *given[1:])
 
 
-@pytest.mark.parametrize("change", range(6))
+@pytest.mark.parametrize("change", range(10))
 def test_values_of_another_form_are_refused(change: int) -> None:
     values = list(read_values(3))
     given: list[Any] = [
         KeyEncryptionKeys(KEYRING).derived,
         (CONTEXT_OF_DATA_KEY, contexts_of_values(FIELDS)),
+        (None, None),
         lambda _numbers, tokens, _values: tokens,
         bytes(36),
     ]
@@ -309,10 +368,18 @@ def test_values_of_another_form_are_refused(change: int) -> None:
         case 2:
             values.pop()
         case 3:
-            given[2] = lambda _numbers, _tokens, _values: []
+            given[3] = lambda _numbers, _tokens, _values: []
         case 4:
-            given[2] = lambda _numbers, tokens, _values: [b"bytes", *tokens[1:]]
+            given[3] = lambda _numbers, tokens, _values: [b"bytes", *tokens[1:]]
         case 5:
-            given[3] = bytes(35)
+            given[4] = bytes(35)
+        case 6:
+            given[2] = (None,)
+        case 7:
+            given[2] = None, (99, b"v2_", b"key")
+        case 8:
+            given[2] = None, (0, b"v2_", bytes(65))
+        case 9:
+            given[2] = None, "no tuple"
     with pytest.raises(ValueError, match="no rows"):
         native.renew_values(tuple(values), *given)
