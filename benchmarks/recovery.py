@@ -20,7 +20,8 @@ from collections.abc import Callable
 
 import psycopg
 
-from sqs2pg.vault.known_values import MARKS_READ_MAX
+from sqs2pg.vault.known_values import VALUE_HASHES_READ_MAX
+from sqs2pg.vault.seal import ESTIMATE, slice_bits
 
 from . import processes
 from .contenders import ONE, RECOVERY, Contender
@@ -206,11 +207,13 @@ def _preload(stand: Stand, tell: Tell) -> list[float]:
         backend = connection.info.backend_pid if stand.postgres_pid else 0
         began = (processes.cpu_s(backend) if backend else None) or 0.0
         read = 0
-        for number in range(256):
-            row = connection.execute("SELECT pii.stored_slice(%s, 8)", [number], binary=True)
-            [(marks,)] = row.fetchall()
-            read = min(MARKS_READ_MAX, read + len(marks or b"") // 8)
-            if read == MARKS_READ_MAX:
+        [(estimate,)] = connection.execute(ESTIMATE).fetchall()
+        bits = slice_bits(estimate)
+        for number in range(1 << bits):
+            slice_ = "SELECT pii.stored_slice(%s, %s)"
+            [(hashes,)] = connection.execute(slice_, [number, bits], binary=True).fetchall()
+            read = min(VALUE_HASHES_READ_MAX, read + len(hashes or b"") // 8)
+            if read == VALUE_HASHES_READ_MAX:
                 break
         ended = (processes.cpu_s(backend) if backend else None) or 0.0
     seconds = round(ended - began, 3)

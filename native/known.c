@@ -1,6 +1,6 @@
-/* See known.h. A bucket of two cache lines holds 16 marks. Each mark has one bucket, or the one beside it
- * if that is full. The set doubles while it may; then a new mark takes the place of another one of its
- * bucket. No mark is ever removed alone: a bucket that was full stays full. */
+/* See known.h. A bucket of two cache lines holds 16 hashes. Each hash has one bucket, or the one beside it
+ * if that is full. The set doubles while it may; then a new hash takes the place of another one of its
+ * bucket. No hash is ever removed alone: a bucket that was full stays full. */
 #include "known.h"
 
 #include <stdint.h>
@@ -10,7 +10,7 @@
 #include "originals.h"
 #include "text.h"
 
-enum { SLOTS = 16, BUCKETS_MIN = 256, MARK_BYTES = 8, FULL_OF_16 = 7 };
+enum { SLOTS = 16, BUCKETS_MIN = 256, HASH_BYTES = 8, FULL_OF_16 = 7 };
 
 struct known {
     PyObject_HEAD
@@ -20,47 +20,47 @@ struct known {
     uint64_t turn;
 };
 
-static uint64_t mark_at(const char *marks, size_t i)
+static uint64_t hash_at(const char *hashes, size_t i)
 {
-    uint64_t mark;
-    memcpy(&mark, marks + i * MARK_BYTES, MARK_BYTES);
-    return mark;
+    uint64_t hash;
+    memcpy(&hash, hashes + i * HASH_BYTES, HASH_BYTES);
+    return hash;
 }
 
-static size_t bucket_of(const struct known *set, uint64_t mark)
+static size_t bucket_of(const struct known *set, uint64_t hash)
 {
-    uint64_t mixed = (mark ^ mark >> 32) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t mixed = (hash ^ hash >> 32) * UINT64_C(0x9e3779b97f4a7c15);
     return (size_t)(mixed >> 32 & (set->buckets - 1));
 }
 
-/* Whether the bucket has the mark, or else room for one. */
-static int look(const uint64_t *slots, uint64_t mark, int *room)
+/* Whether the bucket has the hash, or else room for one. */
+static int look(const uint64_t *slots, uint64_t hash, int *room)
 {
     int found = 0, free_slots = 0;
     for (int i = 0; i < SLOTS; i++) {
-        found |= slots[i] == mark;
+        found |= slots[i] == hash;
         free_slots |= slots[i] == 0;
     }
     *room = free_slots;
     return found;
 }
 
-static int has(const struct known *set, uint64_t mark)
+static int has(const struct known *set, uint64_t hash)
 {
     int room;
-    size_t bucket = bucket_of(set, mark);
-    return look(set->slots + bucket * SLOTS, mark, &room) ||
-           (!room && look(set->slots + (bucket ^ 1) * SLOTS, mark, &room));
+    size_t bucket = bucket_of(set, hash);
+    return look(set->slots + bucket * SLOTS, hash, &room) ||
+           (!room && look(set->slots + (bucket ^ 1) * SLOTS, hash, &room));
 }
 
-/* Put the mark into the bucket; 0 where it is full of others. */
-static int put_into(struct known *set, uint64_t *slots, uint64_t mark)
+/* Put the hash into the bucket; 0 where it is full of others. */
+static int put_into(struct known *set, uint64_t *slots, uint64_t hash)
 {
     for (int i = 0; i < SLOTS; i++) {
-        if (slots[i] == mark)
+        if (slots[i] == hash)
             return 1;
         if (slots[i] == 0) {
-            slots[i] = mark;
+            slots[i] = hash;
             set->count++;
             return 1;
         }
@@ -68,12 +68,12 @@ static int put_into(struct known *set, uint64_t *slots, uint64_t mark)
     return 0;
 }
 
-static void put(struct known *set, uint64_t mark)
+static void put(struct known *set, uint64_t hash)
 {
-    size_t bucket = bucket_of(set, mark);
+    size_t bucket = bucket_of(set, hash);
     uint64_t *slots = set->slots + bucket * SLOTS;
-    if (!put_into(set, slots, mark) && !put_into(set, set->slots + (bucket ^ 1) * SLOTS, mark))
-        slots[set->turn++ % SLOTS] = mark;
+    if (!put_into(set, slots, hash) && !put_into(set, set->slots + (bucket ^ 1) * SLOTS, hash))
+        slots[set->turn++ % SLOTS] = hash;
 }
 
 /* An empty set of so many buckets; 0 where there is no memory. */
@@ -89,7 +89,7 @@ static int empty(struct known *set, size_t buckets)
     return 1;
 }
 
-/* Make room for more marks. Without the memory for it the set stays as large as it is. */
+/* Make room for more hashes. Without the memory for it the set stays as large as it is. */
 static void reserve(struct known *set, size_t more)
 {
     while (set->count + more > set->buckets * FULL_OF_16 && set->buckets < set->buckets_max) {
@@ -109,16 +109,16 @@ static void reserve(struct known *set, size_t more)
 
 static PyObject *known_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
-    Py_ssize_t marks_max;
+    Py_ssize_t hashes_max;
     (void)named;
-    if (!PyArg_ParseTuple(args, "n", &marks_max))
+    if (!PyArg_ParseTuple(args, "n", &hashes_max))
         return NULL;
     size_t buckets_max = BUCKETS_MIN;
-    if (marks_max < 1 || (size_t)marks_max > SIZE_MAX / (4 * MARK_BYTES)) {
-        PyErr_SetString(PyExc_ValueError, "the set holds one mark or more");
+    if (hashes_max < 1 || (size_t)hashes_max > SIZE_MAX / (4 * HASH_BYTES)) {
+        PyErr_SetString(PyExc_ValueError, "the set holds one hash or more");
         return NULL;
     }
-    while (2 * buckets_max * SLOTS <= (size_t)marks_max)
+    while (2 * buckets_max * SLOTS <= (size_t)hashes_max)
         buckets_max *= 2;
     struct known *set = (struct known *)type->tp_alloc(type, 0);
     if (set == NULL)
@@ -139,8 +139,8 @@ static void known_dealloc(PyObject *self)
     Py_DECREF(type);
 }
 
-/* The marks of some records: of all of them, or of those with the numbers in `chosen`. */
-struct marks {
+/* The hashes of some records: of all of them, or of those with the numbers in `chosen`. */
+struct hashes {
     const char *at, *chosen;
     Py_ssize_t len, chosen_len;
     int columns;
@@ -148,29 +148,29 @@ struct marks {
 };
 
 /* 0 with an exception where they have another form. */
-static int read_marks(struct marks *marks, PyObject *args)
+static int read_hashes(struct hashes *hashes, PyObject *args)
 {
-    marks->chosen = NULL;
-    marks->columns = 1;
-    if (!PyArg_ParseTuple(args, "y#|iz#", &marks->at, &marks->len, &marks->columns, &marks->chosen,
-                          &marks->chosen_len))
+    hashes->chosen = NULL;
+    hashes->columns = 1;
+    if (!PyArg_ParseTuple(args, "y#|iz#", &hashes->at, &hashes->len, &hashes->columns, &hashes->chosen,
+                          &hashes->chosen_len))
         return 0;
-    if (marks->columns < 1 || marks->len % (MARK_BYTES * (Py_ssize_t)marks->columns) != 0) {
-        PyErr_SetString(PyExc_ValueError, "each record has as many marks of 8 bytes");
+    if (hashes->columns < 1 || hashes->len % (HASH_BYTES * (Py_ssize_t)hashes->columns) != 0) {
+        PyErr_SetString(PyExc_ValueError, "each record has as many hashes of 8 bytes");
         return 0;
     }
-    marks->all = (size_t)marks->len / MARK_BYTES / (size_t)marks->columns;
-    marks->count = marks->chosen == NULL ? marks->all : (size_t)marks->chosen_len / sizeof(uint32_t);
+    hashes->all = (size_t)hashes->len / HASH_BYTES / (size_t)hashes->columns;
+    hashes->count = hashes->chosen == NULL ? hashes->all : (size_t)hashes->chosen_len / sizeof(uint32_t);
     return 1;
 }
 
 /* Set the number of the `i`th record; 0 with an exception where there is none. */
-static int record_of(const struct marks *marks, size_t i, uint32_t *number)
+static int record_of(const struct hashes *hashes, size_t i, uint32_t *number)
 {
     *number = (uint32_t)i;
-    if (marks->chosen != NULL)
-        memcpy(number, marks->chosen + i * sizeof *number, sizeof *number);
-    if (*number < marks->all)
+    if (hashes->chosen != NULL)
+        memcpy(number, hashes->chosen + i * sizeof *number, sizeof *number);
+    if (*number < hashes->all)
         return 1;
     PyErr_SetString(PyExc_ValueError, "there is no such record");
     return 0;
@@ -179,18 +179,18 @@ static int record_of(const struct marks *marks, size_t i, uint32_t *number)
 static PyObject *known_add(PyObject *self, PyObject *args)
 {
     struct known *set = (struct known *)self;
-    struct marks marks;
-    if (!read_marks(&marks, args))
+    struct hashes hashes;
+    if (!read_hashes(&hashes, args))
         return NULL;
-    reserve(set, marks.count * (size_t)marks.columns);
-    for (size_t i = 0; i < marks.count; i++) {
+    reserve(set, hashes.count * (size_t)hashes.columns);
+    for (size_t i = 0; i < hashes.count; i++) {
         uint32_t number;
-        if (!record_of(&marks, i, &number))
+        if (!record_of(&hashes, i, &number))
             return NULL;
-        for (size_t column = 0; column < (size_t)marks.columns; column++) {
-            uint64_t mark = mark_at(marks.at, number * (size_t)marks.columns + column);
-            if (mark != 0)
-                put(set, mark);
+        for (size_t column = 0; column < (size_t)hashes.columns; column++) {
+            uint64_t hash = hash_at(hashes.at, number * (size_t)hashes.columns + column);
+            if (hash != 0)
+                put(set, hash);
         }
     }
     Py_RETURN_NONE;
@@ -207,11 +207,11 @@ static PyObject *known_clear(PyObject *self, PyObject *nothing)
     Py_RETURN_NONE;
 }
 
-static int knows(const struct known *set, const struct marks *marks, uint32_t number)
+static int knows(const struct known *set, const struct hashes *hashes, uint32_t number)
 {
-    for (size_t column = 0; column < (size_t)marks->columns; column++) {
-        uint64_t mark = mark_at(marks->at, number * (size_t)marks->columns + column);
-        if (mark != 0 && !has(set, mark))
+    for (size_t column = 0; column < (size_t)hashes->columns; column++) {
+        uint64_t hash = hash_at(hashes->at, number * (size_t)hashes->columns + column);
+        if (hash != 0 && !has(set, hash))
             return 0;
     }
     return 1;
@@ -219,17 +219,17 @@ static int knows(const struct known *set, const struct marks *marks, uint32_t nu
 
 static PyObject *known_unknown(PyObject *self, PyObject *args)
 {
-    struct marks marks;
+    struct hashes hashes;
     struct text numbers = {.at = NULL};
-    if (!read_marks(&marks, args))
+    if (!read_hashes(&hashes, args))
         return NULL;
-    for (size_t i = 0; i < marks.count && !numbers.failed; i++) {
+    for (size_t i = 0; i < hashes.count && !numbers.failed; i++) {
         uint32_t number;
-        if (!record_of(&marks, i, &number)) {
+        if (!record_of(&hashes, i, &number)) {
             text_forget(&numbers);
             return NULL;
         }
-        if (!knows((struct known *)self, &marks, number))
+        if (!knows((struct known *)self, &hashes, number))
             text_append(&numbers, (const char *)&number, sizeof number);
     }
     PyObject *found = numbers.failed
@@ -298,10 +298,10 @@ PyObject *distinct_references(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef known_methods[] = {
-    {"add", known_add, METH_VARARGS, "add(marks, columns, chosen): note that these are stored"},
+    {"add", known_add, METH_VARARGS, "add(hashes, columns, chosen): note that these are stored"},
     {"clear", known_clear, METH_NOARGS, "clear(): forget all, and give the memory back"},
     {"unknown", known_unknown, METH_VARARGS,
-     "unknown(marks, columns, chosen) -> the numbers of records of which a mark is not here"},
+     "unknown(hashes, columns, chosen) -> the numbers of records of which a hash is not here"},
     {NULL, NULL, 0, NULL},
 };
 

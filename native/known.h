@@ -1,6 +1,6 @@
-/* Which values the vault is known to have: a bounded set of marks.
+/* Which values the vault is known to have: a bounded set of hashes.
  *
- * The mark of a value is the hash of its subject's reference under the hash of its field under the
+ * The hash of a value is the hash of its subject's reference under the hash of its field under the
  * hash of its token (server_hash.h): pii.stored returns the same of what is stored. */
 #ifndef SQS2PG_KNOWN_H
 #define SQS2PG_KNOWN_H

@@ -203,8 +203,8 @@ static PyMethodDef module_methods[] = {
      "keep_memory(bytes): keep so many that are freed, for the next batch"},
     {"line_starts", line_starts, METH_O,
      "line_starts(text) -> where its lines begin, and where one after them would, as uint32"},
-    {"value_marks", value_marks, METH_VARARGS,
-     "value_marks(originals, key, names) -> marks, references, places and units of the records"},
+    {"value_hashes", value_hashes, METH_VARARGS,
+     "value_hashes(originals, key, names) -> hashes, references, places and units of the records"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -63,16 +63,16 @@ PyObject *tuple_of(struct text *texts, int count, int made)
     return found;
 }
 
-/* The parts of a call of value_marks. */
-struct marking {
+/* The parts of a call of value_hashes. */
+struct hashing {
     struct hmac_key key;
     PyObject *names; /* of the columns, bytes */
     int columns;
-    struct text texts[4]; /* marks, references, places, units */
+    struct text texts[4]; /* hashes, references, places, units */
 };
 
-/* Append a record's mark for each column, as int8send makes it; 0 where there is no original. */
-static int put_marks(struct marking *into, struct cursor *from, const uint8_t *reference)
+/* Append a record's hash for each column, as int8send makes it; 0 where there is no original. */
+static int put_hashes(struct hashing *into, struct cursor *from, const uint8_t *reference)
 {
     for (int i = 0; i < into->columns; i++) {
         struct slice token, value;
@@ -81,18 +81,18 @@ static int put_marks(struct marking *into, struct cursor *from, const uint8_t *r
             return 0;
         if (token.len > 0) {
             PyObject *name = PyTuple_GET_ITEM(into->names, i);
-            uint64_t mark = server_hash(token.at, token.len, 0);
-            mark = server_hash(PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name), mark);
-            mark = server_hash(reference, REFERENCE_BYTES, mark);
+            uint64_t hash = server_hash(token.at, token.len, 0);
+            hash = server_hash(PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name), hash);
+            hash = server_hash(reference, REFERENCE_BYTES, hash);
             for (size_t byte = 0; byte < sizeof sent; byte++)
-                sent[byte] = (uint8_t)(mark >> (56 - 8 * byte));
+                sent[byte] = (uint8_t)(hash >> (56 - 8 * byte));
         }
         text_append(&into->texts[0], (const char *)sent, sizeof sent);
     }
     return 1;
 }
 
-static int mark_records(struct marking *into, const char *at, Py_ssize_t len)
+static int hash_records(struct hashing *into, const char *at, Py_ssize_t len)
 {
     struct cursor from = {at, at + len};
     while (from.at < from.end) {
@@ -105,7 +105,7 @@ static int mark_records(struct marking *into, const char *at, Py_ssize_t len)
         if (!take_text(&from, &id))
             return 0;
         hmac_sha256(&into->key, (const uint8_t *)id.at, id.len, code);
-        if (!put_marks(into, &from, code))
+        if (!put_hashes(into, &from, code))
             return 0;
         text_append(&into->texts[1], (const char *)code, REFERENCE_BYTES);
         text_append(&into->texts[2], (const char *)&place, sizeof place);
@@ -122,12 +122,12 @@ static int are_names(PyObject *names, int columns)
     return named;
 }
 
-PyObject *value_marks(PyObject *module, PyObject *args)
+PyObject *value_hashes(PyObject *module, PyObject *args)
 {
     (void)module;
     const char *at, *secret;
     Py_ssize_t len, secret_len;
-    struct marking into = {.columns = 0};
+    struct hashing into = {.columns = 0};
     if (!PyArg_ParseTuple(args, "y#y#O!", &at, &len, &secret, &secret_len, &PyTuple_Type, &into.names))
         return NULL;
     into.columns = (int)Py_MIN(PyTuple_GET_SIZE(into.names), ORIGINALS_COLUMNS_MAX + 1);
@@ -135,7 +135,7 @@ PyObject *value_marks(PyObject *module, PyObject *args)
         !are_names(into.names, into.columns))
         return originals_refuse(), NULL;
     hmac_key_set(&into.key, (const uint8_t *)secret, (size_t)secret_len);
-    int made = mark_records(&into, at, len);
+    int made = hash_records(&into, at, len);
     wipe(&into.key, sizeof into.key);
     return tuple_of(into.texts, 4, made);
 }

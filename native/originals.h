@@ -57,6 +57,6 @@ PyObject *tuple_of(struct text *texts, int count, int made);
 /* See _native.pyi. */
 PyObject *original_keys(PyObject *module, PyObject *args);
 PyObject *original_values(PyObject *module, PyObject *args);
-PyObject *value_marks(PyObject *module, PyObject *args);
+PyObject *value_hashes(PyObject *module, PyObject *args);
 
 #endif

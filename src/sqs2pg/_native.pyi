@@ -42,12 +42,12 @@ def binary_ledger(
     each with its length, at most 4.
     """
 
-def value_marks(
+def value_hashes(
     originals: bytes, key: bytes, names: tuple[bytes, ...], /
 ) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return marks, references, places and units of the records of `originals`.
+    """Return hashes, references, places and units of the records of `originals`.
 
-    `originals`: as `FastPath.pack` makes them; `names`: the fields of its columns. Marks are those
+    `originals`: as `FastPath.pack` makes them; `names`: the fields of its columns. Hashes are those
     of `pii.stored`, 8 bytes for each column; zeros where there is no original. A reference is 16
     bytes of HMAC-SHA256 under `key`. Places and indexes of units are native uint64 and uint32.
     Raises ValueError for anything else; so do the functions below.
@@ -156,22 +156,22 @@ def distinct_references(references: bytes, numbers: bytes, /) -> tuple[int, byte
     """
 
 class KnownValues:
-    """A set of marks of values that are stored, of bounded size."""
+    """A set of hashes of values that are stored, of bounded size."""
 
-    def __new__(cls, marks_max: int, /) -> KnownValues:
-        """`marks_max`: places for marks, 8 bytes each; at least 4,096. It begins with these, and
-        doubles as long as it may; then a new mark takes the place of another one.
+    def __new__(cls, hashes_max: int, /) -> KnownValues:
+        """`hashes_max`: places for hashes, 8 bytes each; at least 4,096. It begins with these, and
+        doubles as long as it may; then a new hash takes the place of another one.
         """
 
     def __len__(self) -> int: ...
-    def add(self, marks: bytes, columns: int = 1, chosen: bytes | None = None, /) -> None:
-        """Add the marks of all records, or of those whose numbers (native uint32) are `chosen`."""
+    def add(self, hashes: bytes, columns: int = 1, chosen: bytes | None = None, /) -> None:
+        """Add the hashes of all records, or of those whose numbers (native uint32) are `chosen`."""
 
-    def unknown(self, marks: bytes, columns: int = 1, chosen: bytes | None = None, /) -> bytes:
-        """Return the numbers of those of the same records of which a mark is not here."""
+    def unknown(self, hashes: bytes, columns: int = 1, chosen: bytes | None = None, /) -> bytes:
+        """Return the numbers of those of the same records of which a hash is not here."""
 
     def clear(self) -> None:
-        """Remove all marks, and give their memory back."""
+        """Remove all hashes, and give their memory back."""
 
 class FastPath:
     """The fast path of one mapping. Its keys are wiped from memory with it.

@@ -872,7 +872,7 @@ VAULT = _in(
     (
         "what was stored before an erasure counts as stored after it",
         "seal",
-        "        if marks.epoch != self._epoch:\n            return\n",
+        "        if stored.epoch != self._epoch:\n            return\n",
         "",
         "unit/vault/test_seal",
     ),

@@ -29,7 +29,7 @@ async def process(ready: Pipeline, messages: Sequence[Message], sink: int = 0) -
     return await ready.processors[sink].process(messages)
 
 
-ALL_MARKS = "SELECT pii.stored(array_agg(subject)) FROM pii.subject_key"
+ALL_HASHES = "SELECT pii.stored(array_agg(subject)) FROM pii.subject_key"
 VALUES = "SELECT field, token, count(*) FROM pii.value GROUP BY 1, 2 ORDER BY 1, 2"
 COUNTS = """SELECT (SELECT count(*) FROM pii.subject_key), (SELECT count(*) FROM pii.value),
     (SELECT count(*) FROM user_logins)"""
@@ -84,7 +84,7 @@ async def test_people_who_come_back_are_asked_for_at_most_once(
     monkeypatch: pytest.MonkeyPatch,
     preloaded: bool,
 ) -> None:
-    """The server's marks are those of the C code: one query for all that a person has."""
+    """The server's hashes are those of the C code: one query for all that a person has."""
     monkeypatch.setattr("sqs2pg.native.EXTENSION", native.extension())
     monkeypatch.setenv("SQS2PG_NATIVE", "1")
     if not preloaded:
@@ -116,7 +116,7 @@ async def test_of_a_person_with_many_values_none_is_stored_twice_or_lost(
     monkeypatch.setattr("sqs2pg.vault.seal.ValueSealer.preload", nothing)
     async with pipeline(**ON) as ready:
         await process(ready, [message("bot", f"192.0.2.{n}", "0") for n in range(150)])
-    assert len(bytes(rows(database, ALL_MARKS)[0][0])) == 64 * 8
+    assert len(bytes(rows(database, ALL_HASHES)[0][0])) == 64 * 8
     async with Pipeline(settings(**ON)) as fresh:
         await process(fresh, [message("bot", f"192.0.2.{n}", "0") for n in range(160)])
     assert rows(database, COUNTS) == [(1, 161, 310)]
@@ -157,10 +157,10 @@ async def test_slices_have_each_value_once(pipeline: Assemble, database: str, bi
         database,
         f"SELECT pii.stored_slice(n, {bits}) FROM generate_series(0, {(1 << bits) - 1}) AS n",
     )
-    [(everything,)] = rows(database, ALL_MARKS)
-    marks = [bytes(one)[at : at + 8] for (one,) in slices if one for at in range(0, len(one), 8)]
-    assert len(marks) == 200
-    assert set(marks) == {everything[at : at + 8] for at in range(0, 1600, 8)}
+    [(everything,)] = rows(database, ALL_HASHES)
+    hashes = [bytes(one)[at : at + 8] for (one,) in slices if one for at in range(0, len(one), 8)]
+    assert len(hashes) == 200
+    assert set(hashes) == {everything[at : at + 8] for at in range(0, 1600, 8)}
     for number, of in ((1 << bits, bits), (-1, bits), (0, 1), (0, 128)):
         with pytest.raises(psycopg.errors.InvalidParameterValue):
             rows(database, f"SELECT pii.stored_slice({number}, {of})")

@@ -64,22 +64,22 @@ class PackedOriginals:
         self._originals = originals
         self._places = self._indexes = b""
 
-    def marks(self, reference_key: bytes) -> tuple[bytes, bytes]:
-        """Return marks and references of all records, in the order of their numbers.
+    def value_hashes(self, reference_key: bytes) -> tuple[bytes, bytes]:
+        """Return a hash of each value, and the references, of all records in their numbers' order.
 
         Of each record there are 8 bytes for each field, zeros if it has no original, and 16.
         """
         names = tuple(name.encode() for name in self.names)
-        found = self.extension.value_marks(self._originals, reference_key, names)
-        marks, references, self._places, self._indexes = found
-        return marks, references
+        found = self.extension.value_hashes(self._originals, reference_key, names)
+        hashes, references, self._places, self._indexes = found
+        return hashes, references
 
     def chosen(
         self, numbers: bytes, chosen: Collection[str] | None, left_out: LeftOut | None
     ) -> bytes:
         """Return those of the records with these numbers, native uint32, that are chosen.
 
-        As in `OriginalColumns.hashes`. After `marks`.
+        As in `OriginalColumns.hashes`. After `value_hashes`.
         """
         lines = left_out.get(0) if left_out else None  # there is one target
         if chosen is None and not lines:
@@ -93,7 +93,7 @@ class PackedOriginals:
         )
 
     def keys(self, records: Sequence[int], reference_key: bytes) -> PackedKeys:
-        """Return the keys of records, by their numbers. After `marks`."""
+        """Return the keys of records, by their numbers. After `value_hashes`."""
         places, count = self._at(records), len(self.names)
         references, tokens, each = self.extension.original_keys(
             self._originals, places, count, reference_key

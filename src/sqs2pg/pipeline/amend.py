@@ -82,7 +82,7 @@ class Amender(Replayer):
                 raise await self._gone(number)
             [(key, locked)] = entries.items()
             batch = await self._transform(entries, read)
-            flip, _, faults, marks = await self._write(entries, batch)
+            flip, _, faults, stored = await self._write(entries, batch)
             if faults:
                 raise _still_bad(number, faults[key])
             if flip.lost:
@@ -101,7 +101,7 @@ class Amender(Replayer):
                 ticket=ticket,
             )
             await self._session.execute(_CLOSE, [anchor.sequence, number])
-        self._remember(marks)
+        self._remember(stored)
         return anchor
 
     async def _gone(self, number: int) -> SettingsError:

@@ -159,8 +159,8 @@ class Replayer:
             if not batch.taken:
                 return after  # another replay was faster: look again
             entries = {key: entries[key] for key in batch.taken}
-            flip, written, faults, marks = await self._write(entries, batch)
-        self._remember(marks)
+            flip, written, faults, stored = await self._write(entries, batch)
+        self._remember(stored)
         self.report.replayed += len(written)
         self.report.still_bad += len(faults) + len(flip.lost)
         self.report.already_done += len(flip.done)
@@ -180,7 +180,7 @@ class Replayer:
         the vault remembers after COMMIT.
         """
         flip = Flip(self._pipeline, entries, batch.events)
-        _, written, rejected, marks = await write_slowly(
+        _, written, rejected, stored = await write_slowly(
             self._session,
             batch.rows,
             flip,
@@ -195,11 +195,11 @@ class Replayer:
         }
         changes = self._targets.changes(sum(row.dropped for row in written))
         await flip.note(self._session, written, faults, changes)
-        return flip, written, faults, marks
+        return flip, written, faults, stored
 
-    def _remember(self, marks: Any) -> None:
-        if self._vault is not None and marks is not None:
-            self._vault.remember(marks)
+    def _remember(self, stored: Any) -> None:
+        if self._vault is not None and stored is not None:
+            self._vault.remember(stored)
 
     async def _read_objects(
         self, selection: Selection, after: int, last: int

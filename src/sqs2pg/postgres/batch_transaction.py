@@ -79,7 +79,7 @@ class Sealer(Protocol):
     async def rehearse(self, session: Session) -> None:
         """Send the statements of `seal` without a value. Raises psycopg.Error."""
 
-    def remember(self, marks: Any) -> None:
+    def remember(self, stored: Any) -> None:
         """Take what `seal` returned, once it is committed."""
 
 

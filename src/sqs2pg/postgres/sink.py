@@ -237,12 +237,12 @@ class Sink(SinkSession):
             if not await self._targets.copy(self.session, encoded.targets):
                 await transaction.rollback()
                 return SUPPRESSED
-            marks = None
+            stored = None
             if self._vault is not None and encoded.originals is not None and encoded.count:
                 # Without dead letters all originals belong to rows that are written.
                 chosen = {row.message_id for row in encoded.rows} if dead else None
                 left_out = self._targets.held.left_out(lambda: encoded.rows)
-                marks = await self._vault.seal(self.session, encoded.originals, chosen, left_out)
+                stored = await self._vault.seal(self.session, encoded.originals, chosen, left_out)
             await copy_dead_letters(self.session, dead, self._plan.id)
             changes = self._targets.changes(encoded.dropped)
             await self._commit(
@@ -255,7 +255,7 @@ class Sink(SinkSession):
             )
         if encoded.count:
             self._streak.note(Rejections())
-        self._remember(marks)
+        self._remember(stored)
         return BatchResult(rows=changes.total)
 
     async def _write_slow(self, batch: Batch, before: DatabaseFault | None) -> BatchResult:
@@ -270,7 +270,7 @@ class Sink(SinkSession):
 
         claim = Claim(self._ledger, batch.dead)
         async with self._transactions.open(self.session) as transaction:
-            taken, written, faults, marks = await write_slowly(
+            taken, written, faults, stored = await write_slowly(
                 self.session,
                 encoded.rows,
                 claim,
@@ -298,7 +298,7 @@ class Sink(SinkSession):
         if taken:
             # Not before COMMIT: rows that are tried again are not counted twice.
             self._streak.note(alike)
-        self._remember(marks)
+        self._remember(stored)
         outcomes.update(dict.fromkeys(map(_by_key, written), Outcome.WRITTEN))
         outcomes.update(dict.fromkeys(map(_by_key, quarantined), Outcome.QUARANTINED))
         return BatchResult(outcomes, rejected, changes.total)
@@ -321,9 +321,9 @@ class Sink(SinkSession):
         self._streak.refuse(alike)
         return faults, alike
 
-    def _remember(self, marks: Any) -> None:
-        if self._vault is not None and marks is not None:
-            self._vault.remember(marks)
+    def _remember(self, stored: Any) -> None:
+        if self._vault is not None and stored is not None:
+            self._vault.remember(stored)
 
     async def _commit(
         self,

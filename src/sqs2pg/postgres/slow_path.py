@@ -41,7 +41,7 @@ class SlowWrite(NamedTuple):
     written: list[Row]
     rejected: dict[str, DatabaseFault]
     """By ledger key. The taken rows are the written and the rejected ones."""
-    marks: Any
+    stored: Any
     """For the vault to remember after COMMIT; None where nothing was sealed."""
 
 
@@ -64,8 +64,8 @@ async def write_slowly(
     if rejected:
         await strategy.put_back(session, rejected.keys())
     written = [row for row in taken if row.key not in rejected]
-    marks = None
+    stored = None
     if vault is not None and originals is not None and written:
         chosen = {row.message_id for row in written}
-        marks = await vault.seal(session, originals, chosen, held.left_out(lambda: rows))
-    return SlowWrite(taken, written, rejected, marks)
+        stored = await vault.seal(session, originals, chosen, held.left_out(lambda: rows))
+    return SlowWrite(taken, written, rejected, stored)

@@ -1,6 +1,6 @@
 """Known values: what this process knows to be stored, so that it need not ask the database.
 
-Of records that C code made, the memory holds a mark of each value, and a person who comes back with
+Of records that C code made, the memory holds a hash of each value, and a person who comes back with
 other values of theirs is known too. Of records that Python code made, it holds a hash of all values
 of a record. Both hold what was committed under one epoch, and no value. No I/O here.
 """
@@ -19,10 +19,11 @@ RECORDS_MAX = 400_000
 """Records that Python code made whose values are known to be stored, in each of two sets: about
 60 MB when full. A hash has 64 bits and is salted in each process: a new record is taken for a known
 one with a probability of 10**-13."""
-MARKS_MAX = 2**23
-"""Places for marks of values, 64 bits each: 64 MiB when full, 32 MiB up to 1.8 million."""
-MARKS_READ_MAX = 5_000_000
-"""Marks that a process reads when it starts: with more, new ones would take the place of others."""
+VALUE_HASHES_MAX = 2**23
+"""Places for hashes of values, 64 bits each: 64 MiB when full, 32 MiB up to 1.8 million."""
+VALUE_HASHES_READ_MAX = 5_000_000
+"""Hashes of values that a process reads when it starts: with more, new ones would take the place of
+others."""
 
 
 class Unknown(Protocol):
@@ -44,18 +45,18 @@ class KnownValues:
         self._salt = secrets.token_bytes(16)
         self._records: set[int] = set()
         self._records_before: set[int] = set()
-        self._marks: Any = None  # `_native.KnownValues`
+        self._value_hashes: Any = None  # `_native.KnownValues`
 
     def __len__(self) -> int:
-        marks = 0 if self._marks is None else len(self._marks)
-        return len(self._records) + len(self._records_before) + marks
+        values = 0 if self._value_hashes is None else len(self._value_hashes)
+        return len(self._records) + len(self._records_before) + values
 
     def clear(self) -> None:
         """Forget all."""
         self._records.clear()
         self._records_before.clear()
-        if self._marks is not None:
-            self._marks.clear()
+        if self._value_hashes is not None:
+            self._value_hashes.clear()
 
     def unknown(
         self,
@@ -68,20 +69,20 @@ class KnownValues:
         They are chosen as in `OriginalColumns.hashes`.
         """
         if isinstance(part, PackedOriginals):
-            if self._marks is None:
-                self._marks = part.extension.KnownValues(MARKS_MAX)
-            return MarkedRecords(self._marks, part, self._reference_key, chosen, left_out)
+            if self._value_hashes is None:
+                self._value_hashes = part.extension.KnownValues(VALUE_HASHES_MAX)
+            return HashedValues(self._value_hashes, part, self._reference_key, chosen, left_out)
         assert isinstance(part, OriginalColumns)
         indexes = part.hashes(self._salt, chosen, left_out)
         new = indexes.keys() - self._records - self._records_before
         return HashedRecords(self, [indexes[hash_] for hash_ in new], new)
 
-    def add_marks(self, marks: bytes, extension: ModuleType) -> bool:
-        """Note that values with these marks are stored; return whether there is room for more."""
-        if self._marks is None:
-            self._marks = extension.KnownValues(MARKS_MAX)
-        self._marks.add(marks)
-        return len(self._marks) < MARKS_READ_MAX
+    def add_value_hashes(self, hashes: bytes, extension: ModuleType) -> bool:
+        """Note that values with these hashes are stored; return whether there is room for more."""
+        if self._value_hashes is None:
+            self._value_hashes = extension.KnownValues(VALUE_HASHES_MAX)
+        self._value_hashes.add(hashes)
+        return len(self._value_hashes) < VALUE_HASHES_READ_MAX
 
     def add_records(self, hashes: Collection[int]) -> None:
         """Note that the records with these hashes are stored."""
@@ -103,7 +104,7 @@ class HashedRecords:
         self._known.add_records(self._hashes)
 
 
-class MarkedRecords:
+class HashedValues:
     """See `Unknown`: of a part that C code made."""
 
     def __init__(
@@ -118,8 +119,8 @@ class MarkedRecords:
         self._known = known
         self._columns = len(part.names)
         self._learned = b""
-        self._marks, self._references = part.marks(reference_key)
-        numbers = known.unknown(self._marks, self._columns)
+        self._value_hashes, self._references = part.value_hashes(reference_key)
+        numbers = known.unknown(self._value_hashes, self._columns)
         self._numbers = part.chosen(numbers, chosen, left_out) if numbers else numbers
 
     @property
@@ -139,16 +140,16 @@ class MarkedRecords:
         return found
 
     def learn(self, stored: bytes) -> None:
-        """Drop the records of which all values are stored, as the transaction's marks say.
+        """Drop the records of which all values are stored, as the transaction's hashes say.
 
         They are remembered with the others: what it has read may be its own.
         """
         found = self._part.extension.KnownValues(len(stored))
         found.add(stored)
-        self._numbers = found.unknown(self._marks, self._columns, self._numbers)
+        self._numbers = found.unknown(self._value_hashes, self._columns, self._numbers)
         self._learned = stored
 
     def remember(self) -> None:
         """See `Unknown`."""
         self._known.add(self._learned)
-        self._known.add(self._marks, self._columns, self._numbers)
+        self._known.add(self._value_hashes, self._columns, self._numbers)

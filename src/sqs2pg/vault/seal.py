@@ -53,7 +53,7 @@ from sqs2pg.vault.crypto import (
     seal_value,
     wrap_data_key,
 )
-from sqs2pg.vault.known_values import KnownValues, MarkedRecords, Unknown
+from sqs2pg.vault.known_values import HashedValues, KnownValues, Unknown
 from sqs2pg.vault.value_keys import (
     NOTHING_ASKED,
     Absent,
@@ -78,7 +78,7 @@ last column is the active pseudonym version, as without the vault."""
 
 _STORED = "SELECT pii.stored(%s::uuid[])"
 _STORED_SLICE = "SELECT pii.stored_slice(%s, %s)"
-_ESTIMATE = "SELECT reltuples FROM pg_class WHERE oid = 'pii.value'::regclass"
+ESTIMATE = "SELECT reltuples FROM pg_class WHERE oid = 'pii.value'::regclass"
 _SLICES = (0, 100_000), (4, 2_000_000)
 """For how many values at most so many bits name a slice; for more, 8 do."""
 _MISSING = """SELECT entries, generation, wrapped_key, key_version
@@ -108,11 +108,16 @@ DAMAGED_MAX = 1_000
 """People whose data key does not open, each logged once by a process."""
 
 
-class Marks(msgspec.Struct):
+def slice_bits(estimate: float) -> int:
+    """Return how many bits name a slice of about so many stored values that a start reads."""
+    return next((bits for bits, most in _SLICES if estimate < most), 8)
+
+
+class StoredValues(msgspec.Struct):
     """What a transaction stored. The vault remembers it once the transaction has committed."""
 
     epoch: int
-    stored: list[Unknown]
+    records: list[Unknown]
     data_keys: dict[str, tuple[int, PersonKey]]
 
 
@@ -179,16 +184,18 @@ class ValueSealer:
 
     async def _preload(self, session: Session, extension: ModuleType) -> None:
         began = time.monotonic()
-        [(estimate,)] = await session.execute(_ESTIMATE)
-        bits = next((bits for bits, most in _SLICES if estimate < most), 8)
+        [(estimate,)] = await session.execute(ESTIMATE)
+        bits = slice_bits(estimate)
         for number in range(1 << bits):
             async with session.transaction(OPEN) as transaction:
                 [(epoch, *_)] = transaction.opened
                 if number == 0:
                     self._follow(epoch)
-                [(marks,)] = await session.execute(_STORED_SLICE, [number, bits])
+                [(hashes,)] = await session.execute(_STORED_SLICE, [number, bits])
                 # Still under the lock: nobody has been erased since they were read.
-                more = epoch == self._epoch and self._known.add_marks(marks or b"", extension)
+                more = epoch == self._epoch and self._known.add_value_hashes(
+                    hashes or b"", extension
+                )
             if not more or time.monotonic() - began > PRELOAD_S:
                 return
 
@@ -198,7 +205,7 @@ class ValueSealer:
         originals: Originals,
         chosen: Collection[str] | None = None,
         left_out: LeftOut | None = None,
-    ) -> Marks:
+    ) -> StoredValues:
         """Store what the batch's written rows hide, in the caller's transaction.
 
         `chosen` are the MessageIds of the written rows; None: all rows are written. `left_out` are
@@ -206,13 +213,13 @@ class ValueSealer:
         to `remember` after COMMIT. Raises psycopg.Error, SubjectKeyFault where the key of one
         subject does not open.
         """
-        marks = Marks(self._epoch, [], {})
+        stored = StoredValues(self._epoch, [], {})
         asked: list[ValueKeys] = []
         unknown_values = absent_values = 0
         for part in originals.parts:
             unknown = self._known.unknown(part, chosen, left_out)
-            marks.stored.append(unknown)
-            if isinstance(unknown, MarkedRecords):
+            stored.records.append(unknown)
+            if isinstance(unknown, HashedValues):
                 unknown_values += unknown.values
                 if unknown.values and not self._mostly_new:
                     await self._learn(session, unknown)
@@ -222,15 +229,15 @@ class ValueSealer:
                     asked.append(keys)
         if asked:
             try:
-                absent_values = await self._store(session, asked, marks)
+                absent_values = await self._store(session, asked, stored)
             except SubjectKeyFault as fault:
                 await refuse_missing_root(session, self._keyring, "vault", fault.root)
                 self._log_once(fault)
                 raise
         self._mostly_new = 2 * absent_values > unknown_values
-        return marks
+        return stored
 
-    async def _learn(self, session: Session, unknown: MarkedRecords) -> None:
+    async def _learn(self, session: Session, unknown: HashedValues) -> None:
         """Ask for all that is stored of people who may have come back."""
         size, elements = unknown.subjects()
         [(stored,)] = await session.execute(_STORED, [uuid_array_of(size, elements)])
@@ -251,7 +258,7 @@ class ValueSealer:
 
         In the caller's transaction. Raises psycopg.Error.
         """
-        nothing = Marks(self._epoch, [], {})
+        nothing = StoredValues(self._epoch, [], {})
         values = _value_arrays([self._sealed([], nothing)])
         people = self._people_arrays([self._new_people({}, nothing)])
         await session.execute(_STORED, [uuid_array_of(0)])
@@ -259,17 +266,19 @@ class ValueSealer:
         await session.execute(_STORE_VALUES, values)
         await session.execute(_STORE_NEW, [*people, *values])
 
-    def remember(self, marks: Marks) -> None:
+    def remember(self, stored: StoredValues) -> None:
         """Note what a committed transaction stored, unless somebody has been erased since."""
-        if marks.epoch != self._epoch:
+        if stored.epoch != self._epoch:
             return
-        for unknown in marks.stored:
+        for unknown in stored.records:
             unknown.remember()
-        self._data_keys.update(marks.data_keys)
+        self._data_keys.update(stored.data_keys)
         while len(self._data_keys) > DATA_KEYS_MAX:
             self._data_keys.popitem(last=False)
 
-    async def _store(self, session: Session, asked: Sequence[ValueKeys], marks: Marks) -> int:
+    async def _store(
+        self, session: Session, asked: Sequence[ValueKeys], stored: StoredValues
+    ) -> int:
         """Store what is missing of some values; return how many those are."""
         rows = await session.execute(_MISSING, asked_arrays([keys.asked for keys in asked]))
         absent = list(absent_of(asked, rows))
@@ -289,8 +298,8 @@ class ValueSealer:
         keyless = {
             one.value_key[0]: (one.generation, one.subject) for one in wanted if one.wrapped is None
         }
-        people = [self._new_people(keyless, marks)]
-        values = [self._sealed(wanted, marks)]
+        people = [self._new_people(keyless, stored)]
+        values = [self._sealed(wanted, stored)]
         for keys, numbers in native:
             new, sealed = keys.seal_new(numbers, self._kek)
             people.append(new)
@@ -303,17 +312,17 @@ class ValueSealer:
         if rows:  # another process has given these a key first
             keys_of_first = {subject.hex: key for subject, *key in rows}
             for subject in keys_of_first:
-                marks.data_keys.pop(subject, None)
+                stored.data_keys.pop(subject, None)
             kept = [
                 one._replace(generation=generation, wrapped=wrapped, version=version)
                 for one in _wanted(absent)
                 if one.value_key[0] in keys_of_first
                 for generation, wrapped, version in [keys_of_first[one.value_key[0]]]
             ]
-            await session.execute(_STORE_VALUES, _value_arrays([self._sealed(kept, marks)]))
+            await session.execute(_STORE_VALUES, _value_arrays([self._sealed(kept, stored)]))
         return count
 
-    def _new_people(self, keyless: dict[str, tuple[int, str]], marks: Marks) -> NewPeople:
+    def _new_people(self, keyless: dict[str, tuple[int, str]], stored: StoredValues) -> NewPeople:
         """Make keys for subjects, given as generation and id."""
         kek, count = self._kek, len(keyless)
         drawn = secrets.token_bytes(ROOT_BYTES * count)
@@ -324,7 +333,7 @@ class ValueSealer:
         for number, (subject, (generation, name)) in enumerate(keyless.items()):
             bare = drawn[number * ROOT_BYTES : (number + 1) * ROOT_BYTES]
             key = PersonKey(bare)
-            marks.data_keys[subject] = generation, key
+            stored.data_keys[subject] = generation, key
             generations.append(generation)
             wraps.append(wrap_data_key(kek, bare, subject, generation, next(nonce)))
             sealed.append(seal_subject(key, name, subject, next(nonce)))
@@ -341,14 +350,14 @@ class ValueSealer:
         *keys, ids = arrays_of(kinds, people)
         return [*keys, self._version, ids]
 
-    def _sealed(self, wanted: Sequence[_Wanted], marks: Marks) -> SealedValues:
+    def _sealed(self, wanted: Sequence[_Wanted], stored: StoredValues) -> SealedValues:
         """Seal values, each once."""
         generations: list[int] = []
         sealed: list[bytes] = []
         distinct = {one.value_key: one for one in wanted}
         for one, nonce in zip(distinct.values(), nonces(len(distinct)), strict=True):
             subject, field, token = one.value_key
-            known = marks.data_keys.get(subject) or self._data_key(one, marks)
+            known = stored.data_keys.get(subject) or self._data_key(one, stored)
             generations.append(known[0])
             sealed.append(seal_value(known[1], one.value, field, token, subject, nonce))
         subjects, fields, tokens = zip(*distinct, strict=True) if distinct else ((), (), ())
@@ -361,14 +370,14 @@ class ValueSealer:
             bytea_elements(sealed),
         )
 
-    def _data_key(self, one: _Wanted, marks: Marks) -> tuple[int, PersonKey]:
+    def _data_key(self, one: _Wanted, stored: StoredValues) -> tuple[int, PersonKey]:
         subject = one.value_key[0]
         known = self._data_keys.get(subject)
         if known is None or known[0] != one.generation:
             assert one.wrapped is not None
             key = self._keks.open_data_key(one.version, one.wrapped, subject, one.generation)
             known = one.generation, key
-        marks.data_keys[subject] = known
+        stored.data_keys[subject] = known
         return known
 
 

@@ -65,7 +65,7 @@ def records_in(part: OriginalsPart, chosen: set[str] | None = None) -> list[int]
     if not isinstance(part, PackedOriginals):
         assert isinstance(part, OriginalColumns)
         return list(part.hashes(b"salt", chosen).values())
-    _, references = part.marks(KEY)
+    _, references = part.value_hashes(KEY)
     numbers = array("I", range(len(references) // 16)).tobytes()
     return memoryview(part.chosen(numbers, chosen, None)).cast("I").tolist()
 
@@ -188,7 +188,7 @@ def test_what_is_no_originals_is_refused() -> None:
     last_record = 27
     for cut in range(1, last_record):
         with pytest.raises(ValueError, match="no originals"):
-            native.value_marks(whole[:-cut], KEY, NAMES)
+            native.value_hashes(whole[:-cut], KEY, NAMES)
         with pytest.raises(ValueError, match="no originals"):
             native.original_values(whole[:cut], (4).to_bytes(8, "little"), 40)
         with pytest.raises(ValueError, match="no originals"):
@@ -198,9 +198,9 @@ def test_what_is_no_originals_is_refused() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda native: native.value_marks(b"", KEY, ()),
-        lambda native: native.value_marks(b"", KEY, ("ip",)),
-        lambda native: native.value_marks(b"", b"k" * 65, NAMES),
+        lambda native: native.value_hashes(b"", KEY, ()),
+        lambda native: native.value_hashes(b"", KEY, ("ip",)),
+        lambda native: native.value_hashes(b"", b"k" * 65, NAMES),
         lambda native: native.distinct_references(bytes(32), (2).to_bytes(4, "little")),
         lambda native: native.original_keys(b"", b"1234", 2, KEY),
         lambda native: native.original_keys(b"", b"", 2, b"k" * 65),

@@ -1412,8 +1412,17 @@ BEGIN
 END
 $$;
 
--- Return the marks of values that are stored of subjects, at most 64 of each: each mark as int8send makes
--- it. What a process learns of a person who comes back is then known for their other values, too.
+-- Return the hash by which a process knows a stored value, as int8send makes it. Without a search_path
+-- of its own, so that the planner puts the expression in the call's place.
+CREATE FUNCTION pii.value_hash(subject uuid, field text, token_hash bigint) RETURNS bytea
+LANGUAGE sql IMMUTABLE
+AS $$
+    SELECT pg_catalog.int8send(pg_catalog.uuid_hash_extended(
+               subject, pg_catalog.hashtextextended(field, token_hash)))
+$$;
+
+-- Return the hashes of values that are stored of subjects, at most 64 of each. What a process learns
+-- of a person who comes back is then known for their other values, too.
 CREATE FUNCTION pii.stored(subjects uuid[]) RETURNS bytea
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pii, pg_temp
@@ -1423,8 +1432,7 @@ SET enable_mergejoin = off
 AS $$
 BEGIN
     RETURN (
-        SELECT string_agg(int8send(uuid_hash_extended(
-                   s.subject, hashtextextended(v.field, v.token_hash))), ''::bytea)
+        SELECT string_agg(pii.value_hash(s.subject, v.field, v.token_hash), ''::bytea)
           FROM unnest(subjects) AS s (subject)
          CROSS JOIN LATERAL (
                SELECT o.field, o.token_hash FROM pii.value o WHERE o.subject = s.subject LIMIT 64) v);
@@ -1448,8 +1456,7 @@ BEGIN
         RAISE EXCEPTION 'sqs2pg: there is no such slice' USING ERRCODE = '22023';
     END IF;
     RETURN (
-        SELECT string_agg(int8send(uuid_hash_extended(
-                   v.subject, hashtextextended(v.field, v.token_hash))), ''::bytea)
+        SELECT string_agg(pii.value_hash(v.subject, v.field, v.token_hash), ''::bytea)
           FROM (SELECT o.subject, o.field, o.token_hash FROM pii.value o
                  WHERE o.subject BETWEEN (lpad(to_hex(least), 2, '0') || repeat('0', 30))::uuid
                                      AND (lpad(to_hex(most), 2, '0') || repeat('f', 30))::uuid
