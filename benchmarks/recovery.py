@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import psycopg
 
+from sqs2pg.vault.batching import BATCH_ROWS_MAX
 from sqs2pg.vault.known_values import VALUE_HASHES_READ_MAX
 from sqs2pg.vault.seal import ESTIMATE, slice_bits
 
@@ -34,19 +35,23 @@ TITLES = {"again": "returning people", "new": "every person new"}
 ROTATIONS = (("vault", "rewrap", "rewrapped"), ("pseudonym", "rekey", "values"))
 """The root key to rotate, the command that follows, and the field with its count."""
 BARE = {
-    "rewrap": ["UPDATE pii.subject_key SET wrapped_key = wrapped_key || ''::bytea"],
-    "rekey": [
-        (
-            "UPDATE pii.value SET token = 'x' || token, sealed = sealed || ''::bytea,"
+    "rewrap": {
+        "pii.subject_key": "wrapped_key = wrapped_key || ''::bytea, key_version = key_version + 1"
+    },
+    "rekey": {
+        "pii.value": (
+            "token = 'x' || token, sealed = sealed || ''::bytea,"
             " token_hash = hashtextextended('x' || token, 0)"
         ),
-        (
-            "UPDATE user_logins SET masked_ip = masked_ip || '',"
-            " masked_device_id = masked_device_id || ''"
-        ),
-    ],
+        "user_logins": "masked_ip = 'x' || masked_ip, masked_device_id = 'x' || masked_device_id",
+    },
 }
-"""The least that a rotation's command must do, as one UPDATE of each table, by command."""
+"""The least that a rotation's command must do, by command: which columns of which tables change."""
+UNSEALED = """DELETE FROM user_logins t WHERE NOT EXISTS (
+    SELECT FROM pii.value v WHERE v.token = t.masked_ip) AND NOT EXISTS (
+    SELECT FROM pii.value v WHERE v.token = t.masked_device_id)"""
+"""Rows that were written with recovery off, of people whom the vault does not know: no command
+changes them."""
 WARM_SHARE = 3
 """Logins per person, on average, before counting starts: the vault then knows 95 of 100."""
 WARM_STEP = 500_000
@@ -87,7 +92,7 @@ def run(rig: Rig, plan: SuitePlan, people: int, tell: Tell) -> ResultSection:
                 done = _drain(stand, contender, backlog, plan)
                 _keep(section, "new", contender, done, turn, tell)
         section.figures["preload"] = _preload(stand, tell)
-        _rotate(stand, section, tell)
+        _rotate(rig, stand, section, tell)
     return section
 
 
@@ -168,34 +173,46 @@ def _against_bare(section: ResultSection, name: str, seconds: float) -> str:
     return f", {seconds / bare:.2f} times as long as a bare UPDATE of the same rows" if bare else ""
 
 
-def _rotate(stand: Stand, section: ResultSection, tell: Tell) -> None:
+def _rotate(rig: Rig, stand: Stand, section: ResultSection, tell: Tell) -> None:
     """Time `rewrap`, which counts data keys, and `rekey`, which counts sealed values."""
     before = stand.target.keys.read_bytes()
     try:
         for series, name, unit in ROTATIONS:
             _declare(stand, series)
+            bare = section.figures["bare"][name] = _bare(rig, stand, name)
             began = time.perf_counter()
             printed = run_command(stand.target, "keys", name, "--json")
             seconds = time.perf_counter() - began
             count = json.loads(printed.splitlines()[-1])[unit]
             section.figures["rotation"][name] = [count, round(seconds, 3)]
-            bare = section.figures["bare"][name] = _bare(stand, name)
             tell(f"recovery, keys {name}: {count:,} in {seconds:.1f} s; bare UPDATE {bare:.1f} s")
     finally:
         stand.target.keys.write_bytes(before)
 
 
-def _bare(stand: Stand, name: str) -> float:
-    """Return the seconds that bare UPDATEs of a command's rows take; they are undone."""
-    with psycopg.connect(stand.database_url, autocommit=True) as connection:
-        connection.execute("VACUUM")  # as before the command: no rows that it left behind
+def _bare(rig: Rig, stand: Stand, name: str) -> float:
+    """Return the seconds that bare UPDATEs of a command's rows take, in a copy of the database.
+
+    They find the rows as the command does, and commit as often: the vault's rows by as many as
+    one of its batches has at most, those of a target by half of the table.
+    """
+    with rig.copied(stand) as url, psycopg.connect(url, autocommit=True) as connection:
+        if "user_logins" in BARE[name]:
+            connection.execute(UNSEALED)
+            connection.execute("VACUUM (FULL, ANALYZE) user_logins")
+            connection.execute("CHECKPOINT")
         began = time.perf_counter()
-        with connection.transaction(force_rollback=True):
-            for statement in BARE[name]:
-                connection.execute(statement.encode())
-        seconds = round(time.perf_counter() - began, 3)
-        connection.execute("VACUUM")
-    return seconds
+        for table, sets in BARE[name].items():
+            [(pages, rows)] = connection.execute(
+                f"SELECT pg_relation_size('{table}') / current_setting('block_size')::bigint,"
+                f" count(*) FROM {table}".encode()
+            ).fetchall()
+            batches = 2 if table == "user_logins" else max(1, round(rows / BATCH_ROWS_MAX))
+            bounds = [f"({pages * number // batches},0)" for number in range(batches + 1)]
+            for first, end in itertools.pairwise(bounds):
+                update = f"UPDATE {table} SET {sets} WHERE ctid >= '{first}' AND ctid < '{end}'"
+                connection.execute(update.encode())
+        return round(time.perf_counter() - began, 3)
 
 
 def _preload(stand: Stand, tell: Tell) -> list[float]:
