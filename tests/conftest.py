@@ -15,19 +15,20 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import botocore.session
-import psycopg
 import pytest
 
-from sqs2pg.cli.embedded import Servers, memory_folder
-from sqs2pg.cli.embedded import servers as start_servers
-from sqs2pg.postgres.migrate import migrate
-from sqs2pg.runners.connect import connect
-from sqs2pg.settings import load
-from tests.forked_commands import ForkServer
+from tests import worker_reports
 from tests.hypothesis_profiles import choose_profile
+
+# What needs the servers imports them when it is used: the controller of pytest-xdist never does,
+# and its workers start after it.
+if TYPE_CHECKING:
+    import psycopg
+
+    from sqs2pg.cli.embedded import Servers
+    from tests.forked_commands import ForkServer
 
 # Under nohup, and for `&` in a script, SIGINT or SIGHUP is ignored, and every child inherits that.
 # The tests are of processes that are started by a user or a supervisor. A signal that has a handler
@@ -38,6 +39,20 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 
 choose_profile()
+
+_TEMPORARY_BYTES = 2**30
+"""Room in memory that `tmp_path` needs; only of a test that failed it is kept."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A new folder costs ten microseconds in memory, and a millisecond or two on a journaling disk.
+    # Workers get the choice with their environment.
+    if "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+        from sqs2pg.cli.embedded import memory_folder
+
+        if memory := memory_folder(_TEMPORARY_BYTES):
+            os.environ["PYTEST_DEBUG_TEMPROOT"] = str(memory)
+    worker_reports.install(config)
 
 
 def pytest_collection_finish() -> None:
@@ -56,6 +71,9 @@ def servers() -> Iterator[Servers]:
 
     PostgreSQL's programs are those of the folder SQS2PG_TEST_POSTGRES, where it is set.
     """
+    from sqs2pg.cli.embedded import memory_folder
+    from sqs2pg.cli.embedded import servers as start_servers
+
     chosen = os.environ.get("SQS2PG_TEST_POSTGRES")
     with start_servers(
         base=memory_folder(_NEED_BYTES), postgres_binaries=Path(chosen) if chosen else None
@@ -68,18 +86,25 @@ class Administrator:
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
-        self._session = psycopg.connect(servers.database_url, autocommit=True)
+        self._session = self._connect()
         self._version = self._session.info.server_version
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        import psycopg
+
+        return psycopg.connect(self._servers.database_url, autocommit=True)
 
     def __call__(self, statement: str) -> None:
         """Run a statement, in a new session where a test has ended this one."""
+        import psycopg
+
         try:
             self._session.execute(statement)
         except psycopg.OperationalError:
             if not self._session.broken:
                 raise
             self.close()
-            self._session = psycopg.connect(self._servers.database_url, autocommit=True)
+            self._session = self._connect()
             self._session.execute(statement)
 
     def copy(self, template: str, name: str) -> None:
@@ -112,6 +137,10 @@ def administrator(servers: Servers) -> Iterator[Administrator]:
 @pytest.fixture(scope="session")
 def migrated_template(servers: Servers, administrator: Administrator) -> str:
     """Name of a database as `sqs2pg migrate` leaves it with the built-in mapping; only to copy."""
+    from sqs2pg.postgres.migrate import migrate
+    from sqs2pg.runners.connect import connect
+    from sqs2pg.settings import load
+
     name = "test_migrated"
     administrator.copy("template0", name)
 
@@ -131,6 +160,8 @@ def migrated_template(servers: Servers, administrator: Administrator) -> str:
 @pytest.fixture(scope="session")
 def forks() -> Iterator[ForkServer]:
     """What commands are forked from."""
+    from tests.forked_commands import ForkServer
+
     server = ForkServer()
     yield server
     server.close()
@@ -176,6 +207,8 @@ def sqs_endpoint(servers: Servers) -> str:
 @pytest.fixture(scope="session")
 def sqs_client(servers: Servers) -> Iterator[Any]:
     """A botocore SQS client of the local server, whatever the environment says."""
+    import botocore.session
+
     with pytest.MonkeyPatch.context() as patch:
         _point_aws_at(servers, patch)
         client = botocore.session.Session().create_client("sqs")
