@@ -40,12 +40,12 @@ from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
 from sqs2pg.telemetry.metrics import Metrics
-from sqs2pg.telemetry.traces import start_traces
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.amend import Amender
     from sqs2pg.pipeline.backfill import Backfill
     from sqs2pg.pipeline.replay import Replayer
+    from sqs2pg.telemetry.traces import Traces
     from sqs2pg.vault.seal import ValueSealer
 
 _Replays = TypeVar("_Replays", bound="Replayer")
@@ -128,8 +128,7 @@ async def assemble_processors(
     sessions: list[Session] = []
     sinks: list[Sink] = []
     filling: asyncio.Task[None] | None = None
-    about = about_of(settings)
-    traces = start_traces(settings.telemetry, about.queue, about.table, about.pipeline)
+    traces = _traces_of(settings)
     try:
         keyring = keyring_of(settings, endpoints)
         connector = Connector(settings)
@@ -200,6 +199,16 @@ async def _first(
         return
     sessions.append(await connect())
     yield sessions[0]
+
+
+def _traces_of(settings: Settings) -> Traces | None:
+    """Return the tracing of batches; None if it is off. Raises as `start_traces`."""
+    if not settings.telemetry.traces:
+        return None
+    from sqs2pg.telemetry.traces import start_traces
+
+    about = about_of(settings)
+    return start_traces(settings.telemetry, about.queue, about.table, about.pipeline)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -7,6 +7,7 @@ erase a person or give old rows new tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.keyring import Keyring
@@ -19,8 +20,10 @@ from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.settings import Field, Settings
 from sqs2pg.vault.crypto import subject_references
-from sqs2pg.vault.target_rows import PersonColumns, person_columns
-from sqs2pg.vault.token_map import RecoverableColumn
+
+if TYPE_CHECKING:
+    from sqs2pg.vault.target_rows import PersonColumns
+    from sqs2pg.vault.token_map import RecoverableColumn
 
 
 def person_columns_of(
@@ -31,6 +34,8 @@ def person_columns_of(
     An erasure needs the `reference_key`, by which it remembers rows that it deletes. Raises
     SettingsError.
     """
+    from sqs2pg.vault.target_rows import person_columns  # of commands, not of a pipeline
+
     return [
         person_columns(target, keyring, reference_key, named=position > 0)
         for position, target in enumerate(settings.targets)
@@ -39,6 +44,8 @@ def person_columns_of(
 
 def recoverable_columns(settings: Settings, keyring: Keyring) -> list[RecoverableColumn]:
     """Return every target's columns of pseudonyms whose values the vault keeps."""
+    from sqs2pg.vault.token_map import RecoverableColumn  # of commands, not of a pipeline
+
     rings = {v: keyring.with_active("pseudonym", v) for v in keyring.versions("pseudonym")}
     active = keyring.active("pseudonym")
 

@@ -49,7 +49,6 @@ from sqs2pg.telemetry.lean_prometheus import CollectorRegistry
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.periodic import PeriodicReadings
-from sqs2pg.telemetry.traces import TRACEPARENT
 
 
 class Pipeline:
@@ -312,8 +311,11 @@ class Pipeline:
 def _wanted_attributes(settings: Settings) -> tuple[str, ...]:
     """Return the names of the producer's message attributes to ask for."""
     wanted = tuple(settings.message_attributes)
-    traced = settings.telemetry.traces and not {"All", TRACEPARENT} & set(wanted)
-    return (*wanted, TRACEPARENT) if traced else wanted
+    if not settings.telemetry.traces:
+        return wanted
+    from sqs2pg.telemetry.traces import TRACEPARENT
+
+    return wanted if {"All", TRACEPARENT} & set(wanted) else (*wanted, TRACEPARENT)
 
 
 async def _end(task: asyncio.Task[tuple[str, str]]) -> None:

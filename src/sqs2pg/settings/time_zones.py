@@ -7,7 +7,6 @@ database.
 from __future__ import annotations
 
 import re
-import zoneinfo
 from datetime import UTC, timedelta, timezone, tzinfo
 
 from sqs2pg.errors import SettingsError
@@ -28,6 +27,8 @@ def zone_of(name: str) -> tzinfo:
         if hours <= 23 and minutes <= 59:
             offset = timedelta(hours=hours, minutes=minutes)
             return timezone(-offset if match[1] == "-" else offset)
+    import zoneinfo  # only here: most settings name no zone
+
     try:
         if name not in _OF_THE_MACHINE:
             return zoneinfo.ZoneInfo(name)

@@ -8,7 +8,6 @@ import structlog
 
 from sqs2pg.settings import Settings
 from sqs2pg.telemetry.metrics import Metrics
-from sqs2pg.telemetry.otlp import start_export
 from sqs2pg.telemetry.periodic import PeriodicReading
 
 log = structlog.get_logger(__name__)
@@ -23,6 +22,10 @@ def telemetry_readings(settings: Settings, metrics: Metrics) -> list[PeriodicRea
     telemetry = settings.telemetry
     if telemetry.emf:
         log.warning("telemetry.emf has no effect outside AWS Lambda", code="emf_outside_lambda")
+    if not telemetry.metrics:
+        return []
+    from sqs2pg.telemetry.otlp import start_export
+
     export = start_export(telemetry, metrics.registry, metrics.started_at, settings.pipeline_name)
     if export is None:
         return []
