@@ -43,11 +43,13 @@ NOT_FOR_A_START = (
     *("cryptography.x509", "sqs2pg.cli.embedded", "sqs2pg.pipeline.replay", "sqs2pg.sqs.s3"),
     *("difflib", "ctypes", "importlib.metadata", "importlib.resources", "structlog.dev"),
     *("email", "http.client", "urllib.request", "zipfile", "wsgiref"),
+    *("structlog.tracebacks", "sqs2pg.telemetry.otlp", "sqs2pg.telemetry.traces"),
+    *("sqs2pg.vault.target_rows", "sqs2pg.vault.token_map"),
     *("http.server", "prometheus_client.exposition", "sqs2pg.status.server"),
 )
 FOR_ARCHIVES_OR_VAULT = (
     *("backports.zstd", "sqs2pg.pipeline.archive_lines", "sqs2pg.pipeline.archive_reader"),
-    *("sqs2pg.pipeline.s3_objects", "sqs2pg.vault.seal", "tempfile"),
+    *("sqs2pg.pipeline.s3_objects", "sqs2pg.vault.seal", "tempfile", "zoneinfo"),
 )
 
 

@@ -4,8 +4,6 @@ Place in the flow: decode, transform and the target's columns are compiled from 
 declared here; `load.py` reads them and `rules.py` checks them together. No I/O.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -295,12 +293,12 @@ class EnvelopeSettings(Section, frozen=True):
         return "s3_event" in self.layers
 
     @property
-    def of_notifications(self) -> EnvelopeSettings:
+    def of_notifications(self) -> "EnvelopeSettings":
         """What a notification is wrapped in."""
         return msgspec.structs.replace(self, layers=self.layers[:-1], records="one")
 
     @property
-    def of_units(self) -> EnvelopeSettings:
+    def of_units(self) -> "EnvelopeSettings":
         """What the body of a unit is wrapped in. The line of an object is in no layer."""
         return msgspec.structs.replace(self, layers=()) if self.has_objects else self
 

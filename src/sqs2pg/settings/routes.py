@@ -3,8 +3,6 @@
 They are only declared here; `load.py` reads them and `rules.py` checks them together. No I/O.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated
 

@@ -3,8 +3,6 @@
 Names end in their units: `_s` seconds, `_ms` milliseconds, `_days`, `_bytes`. No I/O.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -501,7 +499,7 @@ class Settings(Section, frozen=True):
         return self.name or self.targets[0].table
 
     @property
-    def of_units(self) -> Settings:
+    def of_units(self) -> "Settings":
         """These settings as they are for units: what is around a notification is not theirs."""
         return msgspec.structs.replace(self, envelope=self.envelope.of_units)
 

@@ -1,7 +1,5 @@
 """`when` of a route, and `delete_when` of a state table: for which records something holds."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from msgspec import Meta

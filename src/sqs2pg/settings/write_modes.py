@@ -3,8 +3,6 @@
 It is declared here; `write_rules.py` checks it against the mapping. No I/O.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -80,7 +78,7 @@ class WriteMode(Section, frozen=True):
         return bool(self.key) if self.digest is None else self.digest
 
     @property
-    def write(self) -> WriteMode:
+    def write(self) -> "WriteMode":
         """These settings alone."""
         return WriteMode(
             mode=self.mode,
