@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,15 +42,15 @@ FOR_WORK = (*DRIVER_AND_AWS, "sqs2pg.pipeline", "sqs2pg.runners", "rich", "uvloo
 NOT_FOR_A_START = (
     *("botocore", "boto3", "urllib3", "rich.console", "pygments", "opentelemetry", "ray"),
     *("cryptography.x509", "sqs2pg.cli.embedded", "sqs2pg.pipeline.replay", "sqs2pg.sqs.s3"),
-    *("difflib", "ctypes", "importlib.metadata", "importlib.resources", "structlog.dev"),
+    *("difflib", "ctypes", "importlib.metadata", "importlib.resources"),
     *("email", "http.client", "urllib.request", "zipfile", "wsgiref"),
-    *("structlog.tracebacks", "sqs2pg.telemetry.otlp", "sqs2pg.telemetry.traces"),
+    *("structlog.dev", "structlog.tracebacks", "sqs2pg.telemetry.otlp", "sqs2pg.telemetry.traces"),
     *("sqs2pg.vault.target_rows", "sqs2pg.vault.token_map"),
     *("http.server", "prometheus_client.exposition", "sqs2pg.status.server"),
 )
 FOR_ARCHIVES_OR_VAULT = (
     *("backports.zstd", "sqs2pg.pipeline.archive_lines", "sqs2pg.pipeline.archive_reader"),
-    *("sqs2pg.pipeline.s3_objects", "sqs2pg.vault.seal", "tempfile", "zoneinfo"),
+    *("sqs2pg.pipeline.s3_objects", "sqs2pg.vault.seal", "tempfile"),
 )
 
 
@@ -77,7 +78,7 @@ def test_the_command_lines_own_help_loads_no_command(bare_shell: Any, arguments:
 
 def test_a_pipeline_loads_neither_botocore_nor_what_it_does_not_use(shell: Any) -> None:
     shell("migrate")
-    ended = shell.afresh("run", "--drain", PYTHONPROFILEIMPORTTIME="1")
+    ended = shell.afresh("run", "--drain", "-c", os.devnull, PYTHONPROFILEIMPORTTIME="1")
     loaded = _LOADED.findall(ended.err)
     assert {"psycopg", "sqs2pg.sqs.client", "sqs2pg.status.listener"} <= set(loaded)
     assert _of(loaded, (*NOT_FOR_A_START, *FOR_ARCHIVES_OR_VAULT)) == []

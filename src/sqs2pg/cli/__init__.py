@@ -15,8 +15,10 @@ import os
 import resource
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -72,11 +74,24 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"sqs2pg.cli.{name}")
         command = getattr(module, name)
         assert isinstance(command, click.Command)
+        command.make_parser = partial(_parser, command.make_parser)  # type: ignore[method-assign]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _parser(make: Callable[[click.Context], Any], context: click.Context) -> Any:
+    """Return a command's parser, which finds `-c` at once.
+
+    click looks for it among the long options first; as it is none of them, it would load difflib
+    and compare it with each, for a message that nobody sees.
+    """
+    parser = make(context)
+    for name, option in getattr(parser, "_short_opt", {}).items():
+        getattr(parser, "_long_opt", {}).setdefault(name, option)
+    return parser
 
 
 @click.group(
