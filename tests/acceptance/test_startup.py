@@ -52,6 +52,10 @@ FOR_ARCHIVES_OR_VAULT = (
     *("backports.zstd", "sqs2pg.pipeline.archive_lines", "sqs2pg.pipeline.archive_reader"),
     *("sqs2pg.pipeline.s3_objects", "sqs2pg.vault.seal", "tempfile"),
 )
+FOR_QUEUES = (
+    *("httptools", "sqs2pg.sqs", "sqs2pg.pipeline", "sqs2pg.status"),
+    *("sqs2pg.mapping.compile", "sqs2pg.mapping.decode", "sqs2pg.mapping.documents"),
+)
 
 
 def _of(loaded: Iterable[str], unwanted: tuple[str, ...]) -> list[str]:
@@ -82,6 +86,31 @@ def test_a_pipeline_loads_neither_botocore_nor_what_it_does_not_use(shell: Any) 
     loaded = _LOADED.findall(ended.err)
     assert {"psycopg", "sqs2pg.sqs.client", "sqs2pg.status.listener"} <= set(loaded)
     assert _of(loaded, (*NOT_FOR_A_START, *FOR_ARCHIVES_OR_VAULT)) == []
+
+
+@pytest.mark.parametrize("words", ["verify", "migrate", "quarantine list", "pause --reason noise"])
+def test_a_command_of_the_database_loads_no_queue_and_no_pipeline(shell: Any, words: str) -> None:
+    shell("migrate")
+    ended = shell.afresh(*words.split(), "-c", os.devnull, PYTHONPROFILEIMPORTTIME="1")
+    assert ended.code == 0
+    loaded = _LOADED.findall(ended.err)
+    assert {"psycopg", "sqs2pg.runners.connect"} <= set(loaded)
+    assert _of(loaded, (*NOT_FOR_A_START, *FOR_ARCHIVES_OR_VAULT, *FOR_QUEUES)) == []
+
+
+def test_sending_loads_no_driver(shell: Any, tmp_path: Path) -> None:
+    lines = tmp_path / "logins.jsonl"
+    lines.write_text(login("u1") + "\n")
+    ended = shell.afresh(
+        "send", "--file", str(lines), "-c", os.devnull, PYTHONPROFILEIMPORTTIME="1"
+    )
+    assert ended.code == 0
+    loaded = _LOADED.findall(ended.err)
+    assert {"sqs2pg.sqs.client", "sqs2pg.sqs.producer"} <= set(loaded)
+    assert (
+        _of(loaded, (*NOT_FOR_A_START, "psycopg", "sqs2pg.postgres", "sqs2pg.mapping.compile"))
+        == []
+    )
 
 
 def test_a_backfill_of_files_loads_neither_botocore_nor_a_queue(shell: Any, tmp_path: Path) -> None:

@@ -74,12 +74,19 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"sqs2pg.cli.{name}")
         command = getattr(module, name)
         assert isinstance(command, click.Command)
-        command.make_parser = partial(_parser, command.make_parser)  # type: ignore[method-assign]
+        _parse_short_options_first(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _parse_short_options_first(command: click.Command) -> None:
+    command.make_parser = partial(_parser, command.make_parser)  # type: ignore[method-assign]
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            _parse_short_options_first(one)
 
 
 def _parser(make: Callable[[click.Context], Any], context: click.Context) -> Any:

@@ -203,8 +203,8 @@ async def _drain(settings: Settings, seed: int) -> tuple[float, float]:
     """Drain a small backlog in this process; return messages/s and CPU µs per message, from the
     first receive to the last delete.
     """
-    from sqs2pg.runners.connect import queue_client
     from sqs2pg.runners.pipeline import Pipeline
+    from sqs2pg.runners.queue_client import queue_client
     from sqs2pg.sqs.producer import send_all
 
     count = _EMULATED_MESSAGES

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqs2pg.cli.run_process import Drain, run_process, settled
 from sqs2pg.pipeline.totals import Totals
 from sqs2pg.runners import ray_fleet
-from sqs2pg.runners.connect import queue_client
+from sqs2pg.runners.queue_client import queue_client
 from sqs2pg.settings import Settings
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from sqs2pg.cli.embedded.sample_logins import logins, takes_logins
 from sqs2pg.cli.options import (
     config_option,
     counted,
@@ -74,6 +73,8 @@ def send(
         total = count or len(of_mapping)
         messages = map(_as_new, islice(cycle(of_mapping), total))
     else:
+        from sqs2pg.cli.embedded.sample_logins import logins
+
         _require_logins(settings)
         total = count or 1000
         messages = logins(total, seed=seed)
@@ -95,6 +96,8 @@ def send(
 
 def _require_logins(settings: Settings) -> None:
     """Raise SettingsError where generated logins would only be quarantined."""
+    from sqs2pg.cli.embedded.sample_logins import takes_logins
+
     if takes_logins(settings):
         return
     way = "`sqs2pg send --example` sends the mapping's own examples"
@@ -154,7 +157,7 @@ async def send_bodies(
     `told` is called with the number sent so far. `say` takes the progress off a terminal, in place
     of the log.
     """
-    from sqs2pg.runners.connect import queue_client
+    from sqs2pg.runners.queue_client import queue_client
     from sqs2pg.sqs.producer import send_all
 
     done = 0

@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.compile import MessageMapping
-from sqs2pg.mapping.originals import Originals
 from sqs2pg.mapping.unknown_members import UnknownCounts
 from sqs2pg.message import Message, Row, TargetLines
+
+if TYPE_CHECKING:
+    from sqs2pg.mapping.compile import MessageMapping
+    from sqs2pg.mapping.originals import Originals
 
 # Made once and run by map: a generator costs one Python call per row.
 _text, _count = attrgetter("text"), attrgetter("count")

@@ -1,4 +1,4 @@
-"""Reach what settings name: the database, the keys that belong to it, and SQS.
+"""Reach what settings name: the database and the keys that belong to it.
 
 The order is keys first, then the database: a wrong key is reported before anything is touched.
 """
@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
@@ -20,7 +21,9 @@ from sqs2pg.postgres.dsn import hosts, logins_of, resolve_dsn
 from sqs2pg.postgres.key_registry import verify_fingerprints
 from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.settings import Settings
-from sqs2pg.sqs.client import SqsClient
+
+if TYPE_CHECKING:
+    from sqs2pg.sqs.client import SqsClient
 
 LOGIN_PATIENCE_S = 600.0
 """How long a login that was good before may be refused in a running pipeline, seconds."""
@@ -119,16 +122,6 @@ async def database_and_keys(settings: Settings) -> AsyncIterator[tuple[Session, 
         yield session, pipeline, await verify_fingerprints(session, keyring)
 
 
-@asynccontextmanager
-async def queue_client() -> AsyncIterator[SqsClient]:
-    """Yield a client of the environment's SQS; close it at the end. Raises SettingsError."""
-    client = SqsClient.from_environment()
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
 def database_hosts(settings: Settings) -> list[str]:
     """Return the hosts of the settings' database."""
     return [*hosts(resolve_dsn(settings.sink.dsn))]
@@ -136,7 +129,10 @@ def database_hosts(settings: Settings) -> list[str]:
 
 def endpoint_hosts(settings: Settings, client: SqsClient | None = None) -> list[str]:
     """Return the hosts of queue and database; without `client`, those the environment leads to."""
-    client = client or SqsClient.from_environment()
+    if client is None:
+        from sqs2pg.sqs.client import SqsClient  # not for commands that use the database alone
+
+        client = SqsClient.from_environment()
     return [client.endpoint_host, *database_hosts(settings)]
 
 

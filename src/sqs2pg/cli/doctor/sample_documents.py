@@ -65,7 +65,7 @@ class SampleParameter(click.ParamType[int | Path]):
 
 async def peek_at(queue: str, count: int) -> list[Message]:
     """Return up to `count` messages of a queue, which stay there."""
-    from sqs2pg.runners.connect import queue_client
+    from sqs2pg.runners.queue_client import queue_client
     from sqs2pg.sqs.peek import peek
 
     async with queue_client() as client:

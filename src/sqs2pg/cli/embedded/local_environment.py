@@ -82,7 +82,7 @@ def development_key(every: Sequence[Settings]) -> dict[str, str]:
 
 async def messages_wait(queues: Sequence[str]) -> bool:
     """Return whether messages wait on any of the queues; no where the server does not say."""
-    from sqs2pg.runners.connect import queue_client
+    from sqs2pg.runners.queue_client import queue_client
 
     try:
         async with queue_client() as client:
@@ -103,7 +103,8 @@ async def prepare(settings: Settings) -> None:
     """
     from sqs2pg.postgres.identifiers import quote_identifier, quote_table
     from sqs2pg.postgres.migrate import migrate
-    from sqs2pg.runners.connect import connected, queue_client
+    from sqs2pg.runners.connect import connected
+    from sqs2pg.runners.queue_client import queue_client
 
     async with queue_client() as client:
         await client.create_queue(

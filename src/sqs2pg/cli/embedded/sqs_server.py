@@ -13,7 +13,6 @@ would turn the listeners on again.
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
 import json
 import os
@@ -138,6 +137,8 @@ class SqsServer(LocalServer):
 
     def _answers(self) -> bool:
         """Whether the server on the port is ours and lists its queues."""
+        import http.client  # not at the top: `send` makes logins and starts no server
+
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             # The edition is free text that it reports; here it identifies the server.
