@@ -48,7 +48,7 @@ PIPELINE = _in(
     (
         "all queues with a backlog are received from at once",
         "pollers",
-        "return self._buffer.backlog and not self._turn.held and not self._limit.is_set",
+        "return not self._turn.held and self._buffer.backlog and not self._limit.is_set",
         "return False",
         "unit/pipeline/test_pollers",
     ),

@@ -60,6 +60,8 @@ class Buffer:
         self._changed = asyncio.Event()
         self._more = False
         self._full_replies = 0  # those that were not full count against them
+        self.filling = False
+        """Whether the queue has a backlog, by most of its replies. Read only."""
         self._enough = 1  # messages that are worth waking a writer for
 
     def __len__(self) -> int:
@@ -69,21 +71,18 @@ class Buffer:
         """Add messages at the end. `more`: the reply was full, so the queue holds more."""
         self.messages.extend(messages)
         self._more = more
-        self._full_replies = self._full_replies + 1 if more else self._full_replies // 2
-        if len(self.messages) >= self._enough or not self._worth_waiting():
+        full_replies = self._full_replies + 1 if more else self._full_replies // 2
+        self._full_replies, self.filling = full_replies, full_replies >= BACKLOG_REPLIES
+        waiting = len(self.messages)
+        if waiting >= self._enough or not self._worth_waiting():
             self._changed.set()
-        if len(self.messages) >= self._full_at:
+        if waiting >= self._full_at:
             self._room.close()
 
     @property
     def backlog(self) -> bool:
         """Whether the queue has a backlog, and the last reply was full."""
         return self._more and self.filling
-
-    @property
-    def filling(self) -> bool:
-        """Whether the queue has a backlog, by most of its replies."""
-        return self._full_replies >= BACKLOG_REPLIES
 
     def hold(self) -> None:
         """Be full for now: until a batch is taken and no more than half is left."""

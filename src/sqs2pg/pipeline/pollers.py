@@ -32,6 +32,8 @@ from sqs2pg.telemetry.metrics import Metrics
 
 AWS_AWAY_MAX_S = 300.0
 """How long the queue may be out of reach, with no poll answered, before the consumer ends."""
+ENOUGH_S = 0.005
+"""How long there are enough polls at once after it was found out. Replies come far more often."""
 LAST_POLLS_S = 2.0
 """How long a stop waits for long polls that may be bringing messages; see docs/decisions."""
 
@@ -65,6 +67,7 @@ class Pollers:
         self._buffer_enough = settings.sink.batch_rows_max
         self._limit = RateLimit(settings.source.messages_per_second_max)
         self._pollers: set[asyncio.Task[None]] = set()
+        self._enough_until = 0.0  # time.monotonic()
         self.stopped = False
         """Whether no poll is sent any more. Read only."""
         self.patient = False
@@ -157,7 +160,7 @@ class Pollers:
 
     def _needs_turn(self) -> bool:
         """Whether to wait for a turn before the next poll. What is limited anyway needs none."""
-        return self._buffer.backlog and not self._turn.held and not self._limit.is_set
+        return not self._turn.held and self._buffer.backlog and not self._limit.is_set
 
     def _pass_turn(self, count: int) -> None:
         """End the turn after a reply of `count` messages if the next queue is to be received from.
@@ -188,8 +191,15 @@ class Pollers:
 
     def _wants_another(self) -> bool:
         """Whether a full reply is to start another poller: the queue has more, and writers wait."""
-        waiting = len(self._buffer.messages)
-        return waiting < self._buffer_enough and len(self._pollers) < self._at_once()
+        if len(self._buffer.messages) >= self._buffer_enough:
+            return False
+        now = time.monotonic()
+        if now < self._enough_until:
+            return False
+        if len(self._pollers) < self._at_once():
+            return True
+        self._enough_until = now + ENOUGH_S
+        return False
 
     def _keep_polling(self, count: int) -> bool:
         """Whether a poller would just poll again after a reply of `count` messages."""
@@ -198,7 +208,7 @@ class Pollers:
             and self.gate.is_open
             and not self._buffer.would_fill(count)
             and (count < BATCH_MAX or not (self._wants_another() or self._needs_turn()))
-            and self._limit.take_next(count)
+            and (not self._limit.is_set or self._limit.take_next(count))
         )
 
     async def _bring(self, wait_s: int | None) -> int:

@@ -23,6 +23,8 @@ class RateLimit:
     def __init__(self, per_second: float | None) -> None:
         """`per_second`: None is no limit."""
         self._per_second = per_second or 0.0
+        self.is_set = bool(per_second)
+        """Whether there is a limit. Read only."""
         self.ask = BATCH_MAX
         """How many messages one poll may bring, 1 to 10."""
         if per_second:
@@ -30,11 +32,6 @@ class RateLimit:
         self._most = max(self._per_second, float(self.ask))
         self._tokens = float(self.ask)
         self._filled_at = time.monotonic()
-
-    @property
-    def is_set(self) -> bool:
-        """Whether there is a limit."""
-        return bool(self._per_second)
 
     def try_take(self) -> bool:
         """Take the tokens of one poll; False, and none is taken, where there are too few."""

@@ -26,10 +26,10 @@ class CallChain(Protocol):
     def body(self) -> bytes:
         """Return the request body of the present call; asked for again if the call is repeated."""
 
-    def advance(self, answer: bytes) -> bool:
-        """Handle a successful answer; return whether `body` is now that of another call.
+    def advance(self, answer: bytes) -> bytes | None:
+        """Handle a successful answer; return the body of another call, now the present one.
 
-        If it returns False it has done nothing, and the client returns the answer.
+        If it returns None it has done nothing, and the client returns the answer.
         """
 
 
@@ -44,15 +44,15 @@ class ReceiveChain:
         """Return the request, which does not change."""
         return self._body
 
-    def advance(self, answer: bytes) -> bool:
-        """Return whether `take` took the messages."""
+    def advance(self, answer: bytes) -> bytes | None:
+        """Return the request again if `take` took the messages."""
         if len(answer) > _CHAINED_BYTES_MAX:
-            return False
+            return None
         try:
             messages = wire.read_messages(answer)
         except TransientFault:
-            return False  # the caller reads the answer again, and raises the fault
-        return bool(messages) and self._take(messages)
+            return None  # the caller reads the answer again, and raises the fault
+        return self._body if messages and self._take(messages) else None
 
 
 class DeleteBatches(Protocol):
@@ -80,7 +80,9 @@ class DeleteChain:
         """Return the request for the present batch."""
         return wire.write_delete(self._batches.queue_url, self._batches.handles)
 
-    def advance(self, answer: bytes) -> bool:
-        """Return whether all entries were deleted and another batch is present."""
+    def advance(self, answer: bytes) -> bytes | None:
+        """Return the request for the next batch if all entries were deleted and there is one."""
         batches = self._batches
-        return self._answers.are_all_done(answer, len(batches.handles)) and batches.advance()
+        if self._answers.are_all_done(answer, len(batches.handles)) and batches.advance():
+            return wire.write_delete(batches.queue_url, batches.handles)
+        return None

@@ -329,15 +329,13 @@ class SqsClient:
     ) -> bytes | None:
         """Return the next request of a chain; None if something else must be done first."""
         now = time.time()
-        if (
-            self._closed
-            or pool.waiters
-            or now >= self._credentials.refresh_at
-            or not chain.advance(answer)
-        ):
+        if self._closed or pool.waiters or now >= self._credentials.refresh_at:
+            return None
+        body = chain.advance(answer)
+        if body is None:
             return None
         self._retries.succeed(0)
-        return self._sign(operation, chain.body(), now)
+        return self._sign(operation, body, now)
 
     def _sign(self, operation: Operation, body: bytes, now: float) -> bytes:
         """Return the request, signed with the present keys and dated by the corrected clock."""

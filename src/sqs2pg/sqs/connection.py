@@ -106,7 +106,6 @@ class HttpConnection(asyncio.Protocol):
         self.went_stale = False
         """Whether it closed during an exchange, not its first, before any byte of the answer."""
         self._exchanges = 0
-        self._reply_started = False
         self.deadline = math.inf
         """Loop time at which the present exchange is given up."""
         self._whole_by = math.inf
@@ -145,9 +144,9 @@ class HttpConnection(asyncio.Protocol):
             del waiter
 
     def _send(self, transport: asyncio.Transport, request: bytes) -> None:
-        self.usable = self._headed = self._complete = self._reply_started = False
-        self.deadline = self._loop.time() + self._silence_s
-        self._whole_by = self.deadline + REPLY_S_MAX
+        self.usable = self._headed = self._complete = False
+        self.deadline = deadline = self._loop.time() + self._silence_s
+        self._whole_by = deadline + REPLY_S_MAX
         self._outbox.put(self._loop, transport, request)
 
     def expire(self, now: float) -> None:
@@ -185,7 +184,6 @@ class HttpConnection(asyncio.Protocol):
         if self._waiter is None:
             self.abort()  # a late answer must not be taken for that of the next request
             return
-        self._reply_started = True
         if not self._headed:
             self._head.append(data)
         try:
@@ -195,7 +193,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if len(self._begun) > self._interims + 1:
             self._fail(_garbled())  # a second reply to one request
-        elif self._is_too_long():
+        elif len(self._body) != 1 and self._is_too_long():
             self._fail(_oversize("body bytes", BODY_BYTES_MAX))
         elif self._complete:
             if self._status != 200 or not self._keep_alive or not self._send_next():
@@ -216,7 +214,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """Note that the transport is gone; an exchange in flight fails."""
         self.usable = False
-        self.went_stale = bool(self._waiter and self._exchanges) and not self._reply_started
+        self.went_stale = bool(self._waiter and self._exchanges) and not self._head
         self._fail(_fault("aws_connection", "the connection to SQS closed before its answer"))
         # Parser and transport hold this object: nothing of it is to wait for the cyclic collector.
         self._transport = None
@@ -253,10 +251,11 @@ class HttpConnection(asyncio.Protocol):
         return reply
 
     def _forget_reply(self) -> None:
-        self._head = []
+        self._head.clear()
         self._body.clear()
         self._begun.clear()
-        self._pieces = self._body_size = self._interims = 0
+        if self._pieces or self._interims:  # few replies have any
+            self._pieces = self._body_size = self._interims = 0
 
     def _send_next(self) -> bool:
         """Send the next request, if any; return whether the reply is done with.
