@@ -1,0 +1,150 @@
+"""A copy of the checkout that is broken on purpose, and what its tests say."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from tests.checkout import ROOT, copy_checkout
+
+COPIES = ROOT / "build" / "breakages"
+FAILED, PASSED = 1, 0  # pytest's exit codes
+TESTS_S_MAX = 600
+_END_S = 20  # for pytest to stop the servers of its tests
+# The extension is compiled into the copy's own package.
+_COMPILE = """import hatch_build as h, sysconfig, pathlib, sys
+into = pathlib.Path("src/sqs2pg") / ("_native" + sysconfig.get_config_var("EXT_SUFFIX"))
+sys.exit(h.compile_extension(into, h.find_compiler()) or 0)"""
+
+
+class Ran(NamedTuple):
+    """How a run of pytest ended."""
+
+    code: int
+    by: str
+    """The first test that failed, or pytest's last line."""
+    seconds: float
+    output: str
+
+
+class Copy:
+    """A copy of the checkout, whose package its tests import. `remove` deletes it."""
+
+    def __init__(self, number: int) -> None:
+        self.root = COPIES / f"{os.getpid()}-{number}"
+        copy_checkout(self.root)
+        self._built = [one for one in ROOT.glob("src/sqs2pg/_*") if one.is_file()]
+        self._restore_built()
+        # Compiled Python is told from its source by the source's second, which we make unique.
+        self._seconds = itertools.count(1_000_000_000)
+
+    @contextmanager
+    def changed(self, file: str, text: str) -> Iterator[None]:
+        """Replace a file's text while the block runs; a unit of native/ is compiled."""
+        before = (self.root / file).read_text(encoding="utf-8")
+        self.write(file, text)
+        try:
+            if file.startswith("native/"):
+                self._compile()
+            yield
+        finally:
+            self.write(file, before)
+            if file.startswith("native/"):
+                self._restore_built()
+
+    def write(self, file: str, text: str) -> None:
+        """Write a file as one that is new to Python."""
+        path = self.root / file
+        path.write_text(text, encoding="utf-8")
+        second = next(self._seconds)
+        os.utime(path, (second, second))
+
+    def pytest(
+        self, *arguments: str, variables: Mapping[str, str] | None = None, end_s: float = 0
+    ) -> Ran:
+        """Run pytest; it fails if it is not at its end within `end_s` or TESTS_S_MAX seconds."""
+        began = time.monotonic()
+        quiet = ("-q", "-p", "no:cacheprovider", "--no-header", "-rfE", "--tb=no")
+        try:
+            code, output = self._python(
+                ["-m", "pytest", *quiet, *arguments], variables or {}, end_s or TESTS_S_MAX
+            )
+        except TimeoutError:
+            by = f"no end within {end_s or TESTS_S_MAX:.0f} s"
+            return Ran(FAILED, by, time.monotonic() - began, "")
+        lines = output.splitlines()
+        failed = next((x for x in lines if x.startswith(("FAILED", "ERROR"))), "")
+        name = failed.partition(" ")[2].partition(" - ")[0]
+        return Ran(code, name or "".join(lines[-1:]), time.monotonic() - began, output)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _restore_built(self) -> None:
+        for built in self._built:
+            shutil.copy2(built, self.root / built.relative_to(ROOT))
+
+    def _compile(self) -> None:
+        code, output = self._python(["-c", _COMPILE], {}, TESTS_S_MAX)
+        if code:
+            raise SystemExit(f"error: the native extension does not compile: {output}")
+
+    def _python(
+        self, arguments: Sequence[str], variables: Mapping[str, str], end_s: float
+    ) -> tuple[int, str]:
+        """Return the exit code and what was printed; TimeoutError if it had to be ended."""
+        environment = {**os.environ, **variables}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        # PYTHONPATH comes before the checkout's own package, in every process that a test starts.
+        environment["PYTHONPATH"] = str(self.root / "src")
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=self.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=0,
+            )
+            try:
+                code = process.wait(end_s)
+            except BaseException as error:
+                _end(process)
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise TimeoutError from None
+                raise
+            output.seek(0)
+            return code, output.read()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt pytest, so that it stops its servers; kill what is left of it."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_END_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextmanager
+def copies_of_checkout(number: int) -> Iterator[list[Copy]]:
+    """Make copies, and remove them at the end."""
+    made: list[Copy] = []
+    try:
+        made.extend(map(Copy, range(number)))
+        yield made
+    finally:
+        for copy in made:
+            copy.remove()
