@@ -214,7 +214,7 @@ PIPELINE = _in(
         "refusals",
         "ALIKE_MIN = 10\n",
         "ALIKE_MIN = 1\n",
-        "integration/test_isolation",
+        "unit/pipeline/test_isolation integration/test_isolation",
     ),
     (
         "an isolated message comes back at once",

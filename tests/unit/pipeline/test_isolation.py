@@ -137,6 +137,18 @@ async def test_where_all_are_refused_alike_the_world_is_at_fault() -> None:
     assert world.database.failed <= 3 * ALIKE_MIN + 10
 
 
+@pytest.mark.parametrize(("bad", "alike"), [(1, False), (9, False), (10, True)])
+async def test_ten_refused_before_one_is_written_may_be_all_and_fewer_are_not(
+    bad: int, alike: bool
+) -> None:
+    batch = [message(n, group=f"g{n}") for n in range(40)]
+    world = World([f"m{n}" for n in range(bad)], fifo=True)  # in order: the bad ones come first
+    found = await world.search(batch)
+    assert found.alike is alike
+    assert len(world.queue.away) == (0 if alike else bad)
+    assert len(world.ended) == (0 if alike else 40 - bad)
+
+
 @pytest.mark.parametrize("at", [0, 1])
 async def test_a_rehearsal_that_fails_before_or_after_leaves_everything_held(at: int) -> None:
     world = World(["m3"])
