@@ -19,6 +19,7 @@ from tests.checkout import ROOT, copy_checkout
 
 COPIES = ROOT / "build" / "breakages"
 FAILED, PASSED = 1, 0  # pytest's exit codes
+TEST_S_MAX = 150
 TESTS_S_MAX = 600
 _END_S = 20  # for pytest to stop the servers of its tests
 # The extension is compiled into the copy's own package.
@@ -75,9 +76,10 @@ class Copy:
         """Run pytest; it fails if it is not at its end within `end_s` or TESTS_S_MAX seconds."""
         began = time.monotonic()
         quiet = ("-q", "-p", "no:cacheprovider", "--no-header", "-rfE", "--tb=no")
+        limit = ("--timeout", str(TEST_S_MAX))
         try:
             code, output = self._python(
-                ["-m", "pytest", *quiet, *arguments], variables or {}, end_s or TESTS_S_MAX
+                ["-m", "pytest", *quiet, *limit, *arguments], variables or {}, end_s or TESTS_S_MAX
             )
         except TimeoutError:
             by = f"no end within {end_s or TESTS_S_MAX:.0f} s"

@@ -10,6 +10,8 @@ from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.pipeline import buffer as module
 from sqs2pg.pipeline.buffer import BACKLOG_LINGERS, BACKLOG_REPLIES, Buffer
 
+pytestmark = pytest.mark.timeout(30)  # what is wrong here waits for ever
+
 
 def messages(count: int, group: str | None = None) -> list[Message]:
     attributes = SystemAttributes(sent_timestamp=0, message_group_id=group)
