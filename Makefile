@@ -76,6 +76,17 @@ test-image: $(READY) $(COMPILER) ## build the image and run it on a read-only ro
 breakages: $(READY) $(COMPILER) ## break the code in each of over a hundred places; some test must notice; BREAKAGES_ARGS='--only ledger'
 	@$(BIN)/python -m tests.breakages $(BREAKAGES_ARGS)
 
+.venv-mutants/.ready: requirements/mutants.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
+	@echo "setting up .venv-mutants"
+	@$(PYTHON) -m venv --clear .venv-mutants
+	@.venv-mutants/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/mutants.txt
+	@touch $@
+
+mutants: $(READY) $(COMPILER) .venv-mutants/.ready ## mutate the code in 100 places drawn at random; MUTANTS_ARGS='--seed 7 --count 20'
+	@$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
 test-unit: $(READY) ## run the tests without I/O, in seconds
 	@$(BIN)/pytest -n 2 --dist worksteal tests/unit $(TEST_ARGS)
 
@@ -156,9 +167,10 @@ lock: ## resolve the dependencies again and write requirements/*.txt
 		-o requirements/ray.txt
 	@$(LOCK) --group browser -c requirements/dev.txt -o requirements/browser.txt
 	@$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
+	@$(LOCK) --group mutants -c requirements/dev.txt -o requirements/mutants.txt
 	@rm -rf .venv-lock
 
 clean: ## remove everything the targets made
 	@rm -rf .venv .venv-* .sqs2pg .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links release-dump test-ray test test-python test-long breakages test-image test-system test-unit lint lock clean
+.PHONY: help setup demo soak hang bench pictures deploy-check docs docs-links release-dump test-ray test test-python test-long breakages mutants test-image test-system test-unit lint lock clean

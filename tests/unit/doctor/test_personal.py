@@ -84,3 +84,32 @@ def test_check_digits() -> None:
     assert is_iban("FR14 2004 1010 0505 0001 3M02 606")
     assert not is_iban("FR14 2004 1010 0505 0001 3M02 607")
     assert not is_iban("XX14 2004 1010 0505 0001 3M02 606")
+
+
+# Examples of the IBAN registry, one of each length.
+IBANS = """NO9386011117947 BE68539007547034 DK5000400440116243 SI56263300012039086
+AT611904300234573201 CH9300762011623852957 DE89370400440532013000 GB33BUKB20201555555555
+SE4550000000058398257466 PT50000201231234567890154 TR330006100519786457841326
+IT60X0542811101000000123456 PL61109010140000071219812874 BR9700360305000010009795493P1
+KW81CBKU0000000000001234560101 MT84MALT011000012345MTLCAST001S LC55HEMM000100010012001200023015"""
+
+
+@pytest.mark.parametrize("iban", IBANS.split())
+def test_an_iban_has_its_countrys_length(iban: str) -> None:
+    assert is_iban(iban)
+    # The check digits of a longer one fit, too.
+    longer = f"{iban[:2]}00{iban[4:]}0"
+    number = int("".join(str(int(c, 36)) for c in longer[4:] + longer[:4]))
+    assert not is_iban(f"{iban[:2]}{98 - number % 97:02}{iban[4:]}0")
+
+
+@pytest.mark.parametrize(
+    "iban",
+    [
+        "JO94CBJO0010000000000131000302",
+        "MU17BOMM0101101030300200000MUR",
+        "SC18SSCB11010000000000001497USD",
+    ],
+)
+def test_other_countries_have_the_same_length(iban: str) -> None:
+    assert is_iban(iban)

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from sqs2pg.errors import PermanentFault, Stage, TransientFault
 from sqs2pg.telemetry.batch_log import BATCH_LINES_MAX, BatchLog, BatchReport
 from sqs2pg.telemetry.log import ALLOWED
+from sqs2pg.telemetry.log_sampling import KINDS_MAX, LINES_MAX
 
 FAULT = PermanentFault("not_json", "user_id")
 
@@ -101,6 +102,21 @@ def test_a_hundred_thousand_faults_are_a_few_lines_and_every_one_is_counted() ->
     more = sum(line.get("count", 0) for line in lines)
     assert told + more == 100_000
     assert {line["event"] for line in lines} == {"message quarantined", "more like this"}
+    assert {(line["code"], line["stage"]) for line in lines} == {("not_json", "decode")}
+
+
+def test_what_was_held_back_is_told_by_its_kind_and_of_many_kinds_together() -> None:
+    batch_log = BatchLog(batch_lines=False)
+    with capture_logs() as lines:
+        for code in [FAULT.code, *(f"c{number}" for number in range(KINDS_MAX))]:
+            noted = [(f"m-{number}", FAULT.stage, code) for number in range(LINES_MAX + 1)]
+            batch_log.quarantined("b-1", noted)
+            batch_log.committed(report(quarantined=len(noted)))
+        lines.clear()
+        batch_log.flush(end=True)
+    told = {(line["code"], line["stage"]): line["count"] for line in lines}
+    assert told["not_json", "decode"] == 1
+    assert told["other", ""] >= 1
 
 
 def test_many_small_batches_share_a_line() -> None:
