@@ -102,6 +102,16 @@ def test_there_is_no_fast_path_with_a_dedupe_key_or_without_the_extension() -> N
     assert compile_fast_path(Settings(), [TARGET], masks, None) is None
 
 
+@pytest.mark.parametrize(("count", "is_fast"), [(16, True), (17, False)])
+def test_the_extension_reads_at_most_so_many_attributes(count: int, is_fast: bool) -> None:
+    names = [f"a{number}" for number in range(count)]
+    read = [Field(column=name, default=f"attribute:{name}") for name in names]
+    settings = Settings(field=(Field(source="a", column="a"), *read))
+    columns = [Column(name, "text") for name in ("a", *names)]
+    made = compile_fast_path(settings, [columns], masks_of(settings), extension())
+    assert (made is not None) is is_fast
+
+
 COLUMN = (1, 0, False, 0, 0, 0, 1, b"", -1, 0, 0, b"", b"", ())
 PLAN: dict[str, Any] = {
     "nodes": ((b"", -1, -1, 3, 1, 1, -1, False), (b"a", -1, 0, 0, 0, 0, -1, False)),
