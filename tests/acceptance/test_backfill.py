@@ -53,6 +53,7 @@ def test_killed_midway_it_resumes_exactly(shell: Shell, query: Query, archive: P
     done = shell("backfill", str(archive), "--json").last
     assert (done["resumed"], done["lines"]) == (line, LINES - line)
     assert done["duplicate"] == 0
+    assert done["lines_per_second"] == round(done["lines"] / done["seconds"], 1)
     rows = query(
         "SELECT count(*), count(DISTINCT user_id), min(create_date)::text FROM user_logins"
     )

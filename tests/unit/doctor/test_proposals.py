@@ -91,6 +91,12 @@ def test_what_looks_personal_is_masked_or_dropped(name: str, value: Any, mask: s
     assert field.get("mask", "keep") == mask
 
 
+@pytest.mark.parametrize("other", [True, False, None, "bob@example.org"])
+def test_a_personal_field_is_masked_whatever_else_it_holds(other: Any) -> None:
+    documents = [{"key": 1, "email": "ann@example.org"}, {"key": 1, "email": other}]
+    assert fields_of(*documents)["email"].get("mask", "keep") != "keep"
+
+
 def test_an_object_beside_null_keeps_its_columns() -> None:
     found = fields_of({"id": 1, "shipping": {"street": "Elm"}}, {"id": 2, "shipping": None})
     assert found["shipping.street"] == {

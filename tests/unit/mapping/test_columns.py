@@ -39,6 +39,12 @@ def refused(field: Field, *columns: Column) -> SettingsError:
     return error
 
 
+def test_the_built_in_mapping_takes_texts_as_long_as_its_table_does() -> None:
+    lengths = {field.column: field.length_max for field in USER_LOGINS if field.length_max}
+    assert lengths == {column.name: column.length_max for column in TARGET if column.length_max}
+    assert lengths["user_id"] == 128
+
+
 def test_the_built_in_mapping_fits_the_table_its_users_have() -> None:
     assert match(USER_LOGINS, table(*TARGET), "user_logins") == [*TARGET]
 

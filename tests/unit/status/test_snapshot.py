@@ -159,6 +159,18 @@ def test_numbers_that_cannot_be_read_again_are_marked_and_leave_the_lines() -> N
     assert merge([stale, fresh]).stale == {}, "another worker has read the same queue"
 
 
+def test_the_terminal_shows_the_oldest_message_or_since_when_it_is_not_known() -> None:
+    gauges = {"queue_visible_messages": 7.0, "queue_oldest_age_seconds": 12.0}
+    printed = io.StringIO()
+    console = Console(width=120, file=printed)
+    console.print(frame(worker(100, gauges=gauges), [], width=120))
+    assert "oldest 12 s" in printed.getvalue()
+    printed.truncate(0)
+    console.print(frame(worker(100, gauges=gauges, stale={"queue": 45.0}), [], width=120))
+    assert "45 s ago" in printed.getvalue()
+    assert "oldest" not in printed.getvalue()
+
+
 def test_the_heartbeats_of_workers_that_cannot_be_read_grow_old() -> None:
     beat = Worker("id", "host", 7, "1", 0.0, 0.5, "running", 1, 1, 0, 0, 0, 3.0, "")
     results = ProbeResults(workers=[beat], workers_at=time.monotonic() - 285)
