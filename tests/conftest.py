@@ -55,10 +55,16 @@ def pytest_configure(config: pytest.Config) -> None:
     worker_reports.install(config)
 
 
+def pytest_collection() -> None:
+    """Let no collection of garbage look through the tests and modules while their number grows."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """Let no collection of garbage look through the thousands of tests again."""
+    """Nor through the thousands of them once they are there."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 _NEED_BYTES = 2 * 2**30

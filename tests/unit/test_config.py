@@ -308,17 +308,15 @@ def test_a_longer_connection_string_takes_no_longer_per_character(start: str, pi
     # bound lies far from both, since clocks and caches differ from run to run.
     for end in ("", "!", "'", "&!", "@"):
         short, long = (start + piece * count + end for count in (1_000, 8_000))
-        assert cpu_s(long) < 24 * cpu_s(short) + 0.000_5, (start, piece, end)
+        bound = 24 * min(cpu_s(short) for _ in range(5)) + 0.000_5
+        assert any(cpu_s(long) < bound for _ in range(5)), (start, piece, end)
 
 
 def cpu_s(dsn: str) -> float:
-    """Return the CPU time of hiding its password, in seconds: the minimum of several runs."""
-    spent = []
-    for _ in range(5):
-        began = time.process_time()
-        hide_password(dsn)
-        spent.append(time.process_time() - began)
-    return min(spent)
+    """Return the CPU time of hiding its password once, in seconds."""
+    began = time.process_time()
+    hide_password(dsn)
+    return time.process_time() - began
 
 
 @pytest.mark.parametrize(

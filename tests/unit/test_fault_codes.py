@@ -18,6 +18,7 @@ import pytest
 
 import sqs2pg
 from sqs2pg.fault_codes import FAULT_CODES, FaultRoute
+from tests.syntax import children, growing
 
 PACKAGE = Path(sqs2pg.__file__).parent
 ROUTES = {
@@ -36,11 +37,14 @@ class Unclear(Exception):
     """A code that the scan cannot follow to its literals."""
 
 
+Functions = tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...]
+
+
 class Call(NamedTuple):
     """A call, the functions it stands in (innermost first), and its module."""
 
     node: ast.Call
-    functions: tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...]
+    functions: Functions
     module: str
 
     @property
@@ -54,24 +58,37 @@ class Sources:
 
     def __init__(self, sources: dict[str, str]) -> None:
         self.trees = {name: ast.parse(text) for name, text in sources.items()}
-        self.calls = [call for name, tree in self.trees.items() for call in calls(tree, (), name)]
+        self.calls: defaultdict[str, list[Call]] = defaultdict(list)
         self.classes = dict(ROUTES)
         self.functions: defaultdict[str, list[ast.FunctionDef]] = defaultdict(list)
-        for node in (node for tree in self.trees.values() for node in ast.walk(tree)):
-            if isinstance(node, ast.FunctionDef):
-                self.functions[node.name].append(node)
+        for name, tree in self.trees.items():
+            self._read(tree, name)
+
+    def _read(self, tree: ast.Module, module: str) -> None:
+        waiting: list[tuple[ast.AST, Functions]] = [(tree, ())]
+        for node, around in waiting:
+            inside = around
+            if isinstance(node, ast.Call):
+                call = Call(node, around, module)
+                self.calls[call.name].append(call)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                inside = (node, *around)
+                if isinstance(node, ast.FunctionDef):
+                    self.functions[node.name].append(node)
             elif isinstance(node, ast.ClassDef):
                 bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
                 if known := [base for base in bases if base in ROUTES]:
                     self.classes.setdefault(node.name, ROUTES[known[0]])
+            waiting += [(child, inside) for child in children(node)]
 
     def codes(self) -> set[tuple[FaultRoute, str]]:
         """Every (route, code) of the sources. Raises Unclear."""
         found: set[tuple[FaultRoute, str]] = set()
-        for call in self.calls:
-            if route := self.classes.get(call.name):
+        for name, route in self.classes.items():
+            for call in self.calls.get(name, ()):
                 found |= {(route, code) for code in self.of_fault(call)}
-            elif call.name == COUNTER and call.node.args[1:]:
+        for call in self.calls.get(COUNTER, ()):
+            if call.node.args[1:]:
                 counted = self.resolve(call.node.args[1], call)
                 found |= {(FaultRoute.COUNT, code) for code in counted}
         # `count_fault` itself replaces one code too many.
@@ -147,8 +164,8 @@ class Sources:
         """What callers give as a parameter; of a private function those of its module."""
         found: set[str] = set()
         callers = 0
-        for other in self.calls:
-            if other.name != to or (to.startswith("_") and other.module != call.module):
+        for other in self.calls.get(to, ()):
+            if to.startswith("_") and other.module != call.module:
                 continue
             values = [k.value for k in other.node.keywords if k.arg == name]
             if index is not None and index < len(other.node.args):
@@ -199,22 +216,6 @@ class Sources:
         }
 
 
-def calls(
-    node: ast.AST, functions: tuple[ast.FunctionDef | ast.AsyncFunctionDef, ...], module: str
-) -> Iterator[Call]:
-    waiting = [(node, functions)]
-    while waiting:
-        parent, around = waiting.pop()
-        for child in ast.iter_child_nodes(parent):
-            if isinstance(child, ast.Call):
-                yield Call(child, around, module)
-            inside = (child, *around) if isinstance(child, FUNCTIONS) else around
-            waiting.append((child, inside))
-
-
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
 def bindings(
     scope: ast.AST, name: str, *, deep: bool = True, around: ast.AST | None = None
 ) -> Iterator[ast.expr | tuple[ast.expr, int]]:
@@ -240,9 +241,10 @@ def bindings(
 def of_package() -> set[tuple[FaultRoute, str]]:
     files = sorted(PACKAGE.rglob("*.py"))
     assert len(files) > 50
-    return Sources(
-        {str(f.relative_to(PACKAGE)): f.read_text(encoding="utf-8") for f in files}
-    ).codes()
+    with growing():
+        return Sources(
+            {str(f.relative_to(PACKAGE)): f.read_text(encoding="utf-8") for f in files}
+        ).codes()
 
 
 def test_every_code_that_is_raised_is_in_the_table_and_no_other() -> None:

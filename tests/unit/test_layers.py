@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pytest
 
 import sqs2pg
+from tests.syntax import nodes_of
 
 PACKAGE = Path(sqs2pg.__file__).parent
 US = "sqs2pg"
@@ -164,7 +165,7 @@ def _source(root: Path, file: Path) -> Source:
     parts = file.relative_to(root).with_suffix("").parts
     package = parts[:-1]
     name = ".".join(package if parts[-1] == "__init__" else parts)
-    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    nodes = nodes_of(file)
     calls = {
         node.func.id
         for node in nodes

@@ -98,4 +98,10 @@ def test_a_hashed_value_is_found(
     digest = hashlib.new(algorithm, value.encode(), usedforsecurity=False).digest()
     others = {hashlib.new(algorithm, b"another").digest()}
     assert search(algorithm, space, prefixes, frozenset({digest, *others})) == {digest}
-    assert search(algorithm, space, prefixes, frozenset(others)) == set()
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha1", "md5"])
+def test_a_hash_of_something_else_is_not_found(algorithm: str) -> None:
+    others = frozenset({hashlib.new(algorithm, b"another").digest()})
+    for space, prefixes in (("NNN-NN-NNNN ids", ["593-47-"]), ("nine-digit ids", ["59347"])):
+        assert search(algorithm, space, prefixes, others) == set()

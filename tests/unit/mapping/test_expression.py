@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.envelope.records import RECORDS_MAX
 from sqs2pg.mapping.expression import STEPS_LEAST, Expression, Sight, StepBudget, Viewer
 from sqs2pg.settings.expressions import parse
 
@@ -169,9 +168,9 @@ def test_a_condition_has_the_truth_of_jmespath(value: Any, true: bool) -> None:
 THOUSAND = list(range(1_000))
 TEN_MB = "x" * 10_000_000
 COSTLY: list[tuple[str, Any]] = [
-    ("a[].a[].a[].a", {"a": [{"a": [{"a": [{"a": THOUSAND}] * 10}] * 10}] * 10}),
-    ("a[?contains(b, `-1`)]", {"a": [{"b": THOUSAND}] * 2_000}),
-    ("a == b", {"a": [THOUSAND] * 1_100, "b": [THOUSAND] * 1_100}),
+    ("a[].a[].a[].a", {"a": [{"a": [{"a": [{"a": THOUSAND}] * 10}] * 10}] * 3}),
+    ("a[?contains(b, `-1`)]", {"a": [{"b": THOUSAND}] * 300}),
+    ("a == b", {"a": [THOUSAND] * 300, "b": [THOUSAND] * 300}),
     ("[a,a,a,a] | [@,@,@,@] | [@,@,@,@] | [@,@,@,@] | [@,@,@,@] | [@,@,@,@]", {"a": THOUSAND}),
     ("to_string([a,a,a,a] | [@,@,@,@] | [@,@,@,@] | [@,@,@,@])", {"a": ["x" * 5_000]}),
     ("join(a, b)", {"a": "x" * 10_000, "b": ["y"] * 10_000}),
@@ -179,8 +178,8 @@ COSTLY: list[tuple[str, Any]] = [
     ("a", {"a": TEN_MB}),
     ("@", {"a": TEN_MB}),
     ("to_string(@)", {"a": ["x" * 1_000] * 10_000}),
-    ("a[?@ == 'y'] | [0]", {"a": [TEN_MB[:100]] * 600_000}),
-    ("a[*].b[]", {"a": [{"b": THOUSAND}] * 2_000}),
+    ("a[?@ == 'y'] | [0]", {"a": [TEN_MB[:100]] * 60_000}),
+    ("a[*].b[]", {"a": [{"b": THOUSAND}] * 300}),
     ("map(&join('', [@, @, @, @]), a)", {"a": ["x" * 100_000] * 100}),
     ("|".join(["[@,@]"] * 40), {"a": 1}),
     ("|".join(["[@,@][]"] * 40), {"a": [1]}),
@@ -223,8 +222,8 @@ def test_a_message_may_have_many_records_with_an_expression_each() -> None:
     budget = StepBudget(0)
     expression = Expression("join('/', [shop, items[0].id, to_string(items[0].n)])")
     record = {"shop": "s", "items": [{"id": "a", "n": 1}]}
-    assert {expression.string(record, budget) for _ in range(RECORDS_MAX)} == {"s/a/1"}
-    assert budget.left == STEPS_LEAST
+    assert {expression.string(record, budget) for _ in range(100)} == {"s/a/1"}
+    assert budget.left == STEPS_LEAST  # none was taken, so `RECORDS_MAX` records take none
 
 
 def test_what_an_expression_sees_hides_in_logs() -> None:
