@@ -42,7 +42,7 @@ FOR_WORK = (*DRIVER_AND_AWS, "sqs2pg.pipeline", "sqs2pg.runners", "rich", "uvloo
 NOT_FOR_A_START = (
     *("botocore", "boto3", "urllib3", "rich.console", "pygments", "opentelemetry", "ray"),
     *("cryptography.x509", "sqs2pg.cli.embedded", "sqs2pg.pipeline.replay", "sqs2pg.sqs.s3"),
-    *("difflib", "ctypes", "importlib.metadata", "importlib.resources"),
+    *("difflib", "jmespath", "ctypes", "importlib.metadata", "importlib.resources"),
     *("email", "http.client", "urllib.request", "zipfile", "wsgiref"),
     *("structlog.dev", "structlog.tracebacks", "sqs2pg.telemetry.otlp", "sqs2pg.telemetry.traces"),
     *("sqs2pg.vault.target_rows", "sqs2pg.vault.token_map"),

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from jmespath.exceptions import JMESPathError
 
 from sqs2pg.errors import PermanentFault, SettingsError
-from sqs2pg.mapping.expression import Expression, StepBudget, Viewer
+from sqs2pg.mapping.expression import Expression
+from sqs2pg.mapping.expression_views import StepBudget, Viewer
 from sqs2pg.settings.expressions import Syntax, parse
 from tests.hypothesis_profiles import scaled
 from tests.mappings import check_many

@@ -6,8 +6,9 @@ from decimal import Decimal, InvalidOperation
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping import json_slices
-from sqs2pg.mapping.expression import Expression, Sight
+from sqs2pg.mapping.expression_views import Sight
 from sqs2pg.mapping.json_slices import Slice
+from sqs2pg.mapping.lazy_expressions import condition_of
 from sqs2pg.settings import When, source_paths
 
 _Constant = str | int | float | bool
@@ -19,7 +20,7 @@ class DocumentCondition:
     """Compiled from a `when`: holds for a document or not."""
 
     def __init__(self, when: When) -> None:
-        self._expression = Expression(when.expression, of_when=True) if when.expression else None
+        self._expression = condition_of(when.expression) if when.expression else None
         self._condition = Condition(when)
         self._steps: tuple[str | int, ...] = ()
         if when.field:

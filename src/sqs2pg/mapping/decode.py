@@ -31,7 +31,7 @@ from sqs2pg.mapping.documents import (
     sources_of,
     steps_of,
 )
-from sqs2pg.mapping.expression import Viewer
+from sqs2pg.mapping.expression_views import Viewer
 from sqs2pg.mapping.json_slices import SHORT, SPACE, UNREADABLE, Slice, raw_text, too_deep
 from sqs2pg.mapping.known_names import member_names
 from sqs2pg.settings import RECORD_INDEX, Settings, Target, source_paths

@@ -14,7 +14,8 @@ from typing import Any
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.document_batch import WRONG, Batch, Column, Expanded
 from sqs2pg.mapping.documents import NORMALIZERS, sources_of
-from sqs2pg.mapping.expression import StepBudget, Viewer, evaluator, views
+from sqs2pg.mapping.expression_views import StepBudget, Viewer, views
+from sqs2pg.mapping.lazy_expressions import evaluators
 from sqs2pg.settings import Target, source_paths
 from sqs2pg.settings.expression_rules import reads_element
 
@@ -53,11 +54,13 @@ class TargetExpressions:
     """The expressions of one target's fields."""
 
     def __init__(self, target: Target) -> None:
-        self._evaluate = {
-            source.name: evaluator(source.expression, NORMALIZERS[source.kind])
-            for source in sources_of(target)
-            if source.expression
-        }
+        self._evaluate = evaluators(
+            [
+                (source.name, source.expression, NORMALIZERS[source.kind])
+                for source in sources_of(target)
+                if source.expression
+            ]
+        )
         explode = source_paths.explode_steps(target.explode)
         self._narrowed = explode if reads_element(target) else ()
 

@@ -17,7 +17,7 @@ from sqs2pg.mapping.document_expressions import BatchViews
 from sqs2pg.mapping.document_types import Node
 from sqs2pg.mapping.document_values import Reading
 from sqs2pg.mapping.documents import steps_of
-from sqs2pg.mapping.expression import Expression
+from sqs2pg.mapping.lazy_expressions import condition_of
 from sqs2pg.settings import Settings, When
 
 
@@ -88,7 +88,7 @@ class _ExpressionCondition:
     """See `_RouteCondition`."""
 
     def __init__(self, when: When) -> None:
-        self._expression = Expression(when.expression, of_when=True)
+        self._expression = condition_of(when.expression)
 
     def positions(
         self, batch: Batch, seen: BatchViews | None, among: Sequence[int]

@@ -22,9 +22,10 @@ from sqs2pg.mapping.condition import DocumentCondition
 from sqs2pg.mapping.conversions import json_kind
 from sqs2pg.mapping.document_paths import exists, scopes
 from sqs2pg.mapping.envelope.records import RECORDS_MAX, Records
-from sqs2pg.mapping.expression import Sight, StepBudget, Viewer, evaluator, views
+from sqs2pg.mapping.expression_views import Sight, StepBudget, Viewer, views
 from sqs2pg.mapping.json_slices import Slice
 from sqs2pg.mapping.known_names import has_unknown, known_names, member_names
+from sqs2pg.mapping.lazy_expressions import evaluators
 from sqs2pg.mapping.unknown_members import UnknownShape
 from sqs2pg.message import Message
 from sqs2pg.settings import (
@@ -296,11 +297,9 @@ class _Extractor:
         self._explode_name = target.explode
         self.explodes = bool(self._explode)
         self._sources = sources_of(target)
-        self._evaluate = {
-            source.name: evaluator(source.expression, NORMALIZERS[source.kind])
-            for source in self._sources
-            if source.expression
-        }
+        self._evaluate = evaluators(
+            [(s.name, s.expression, NORMALIZERS[s.kind]) for s in self._sources if s.expression]
+        )
         self._narrowed = self._explode if reads_element(target) else ()
 
     def records(self, place: _DocumentAt) -> list[Values]:

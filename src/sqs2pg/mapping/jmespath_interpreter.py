@@ -17,6 +17,7 @@ from jmespath.functions import Functions, signature
 from jmespath.visitor import Options, TreeInterpreter
 
 from sqs2pg.errors import PermanentFault
+from sqs2pg.mapping.expression_views import DIGITS_MAX
 from sqs2pg.mapping.json_slices import DEPTH_MAX
 
 CHARACTERS_MAX = 2**20
@@ -24,8 +25,6 @@ CHARACTERS_MAX = 2**20
 _CHARACTERS_A_STEP = 8
 _COMPARED_A_STEP = 1024
 """Comparing or searching texts is that much faster than making them."""
-DIGITS_MAX = 1_000
-"""A longer number is not in the range of any column. Python converts 4,300 at most."""
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?\Z")
 _WHOLE = re.compile(r"[+-]?[0-9]+\Z")

@@ -20,10 +20,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import msgspec
-from jmespath.exceptions import IncompleteExpressionError, JMESPathError, ParseError
-from jmespath.functions import REVERSE_TYPES_MAP, Functions
-from jmespath.lexer import Lexer
-from jmespath.parser import Parser
 
 from sqs2pg.errors import SettingsError, nearest
 from sqs2pg.settings.fields import ATTRIBUTE, SYSTEM
@@ -145,6 +141,11 @@ def _tree(text: str) -> tuple[Node, list[Node]]:
             f"the expression has {len(text):,} characters; the most is {CHARACTERS_MAX:,}",
             "make it shorter, or compute the value in a view of the table",
         )
+    # Only here: most mappings have no expression.
+    from jmespath.exceptions import IncompleteExpressionError, JMESPathError, ParseError
+    from jmespath.lexer import Lexer
+    from jmespath.parser import Parser
+
     try:
         with warnings.catch_warnings():  # of `a` for a text, which the AWS CLI takes, too
             warnings.simplefilter("ignore", PendingDeprecationWarning)
@@ -249,6 +250,8 @@ def _arguments(tokens: Sequence[Node], first: int) -> list[list[Node]]:
 
 def _check_call(text: str, name: Node, arguments: Sequence[Sequence[Node]]) -> set[int]:
     """Refuse a wrong call; return the positions of its expressions that start with &."""
+    from jmespath.functions import REVERSE_TYPES_MAP, Functions
+
     known = Functions.FUNCTION_TABLE
     called, at = name["value"], _place(text, name["start"])
     if called not in known:

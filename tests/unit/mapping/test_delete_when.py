@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sqs2pg.mapping.condition import DocumentCondition
-from sqs2pg.mapping.expression import Expression, StepBudget, Viewer
+from sqs2pg.mapping.expression import Expression
+from sqs2pg.mapping.expression_views import StepBudget, Viewer
 from sqs2pg.mapping.json_slices import parse
 from sqs2pg.settings import expressions
 from sqs2pg.settings.routes import Target

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sqs2pg.errors import PermanentFault
-from sqs2pg.mapping.expression import STEPS_LEAST, Expression, Sight, StepBudget, Viewer
+from sqs2pg.mapping.expression import Expression
+from sqs2pg.mapping.expression_views import STEPS_LEAST, Sight, StepBudget, Viewer
 from sqs2pg.settings.expressions import parse
 
 CANARY = "canary-4711"
