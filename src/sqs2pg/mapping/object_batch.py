@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from operator import attrgetter
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.budget import UNBOUNDED, Budget
-from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.encoder import NONE_UNREAD, CopyText, Encoded, Encoder, UnitFault
 from sqs2pg.mapping.unknown_members import UnknownCounts
 from sqs2pg.message import Message, Row
+
+if TYPE_CHECKING:
+    from sqs2pg.mapping.compile import MessageMapping
 
 # Made once and run by map: a lambda costs one Python call per row.
 _by_key = attrgetter("key")

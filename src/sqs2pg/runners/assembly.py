@@ -17,7 +17,6 @@ import structlog
 
 from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.native_encoder import NativeEncoder
 from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.native import extension, keep_memory
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
@@ -26,7 +25,6 @@ from sqs2pg.pipeline.recent_keys import RecentKeys
 from sqs2pg.pipeline.refusals import PROBE_TIMEOUT_S
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import NoSession, Session, wait_closed
-from sqs2pg.postgres.maintenance import maintain
 from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.postgres.refusal_reason import explain_refusal, is_passing
 from sqs2pg.postgres.reject_streak import Streak
@@ -34,7 +32,7 @@ from sqs2pg.postgres.session_pool import SessionPool
 from sqs2pg.postgres.sink import Sink
 from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
-from sqs2pg.runners.compile_plan import compile_plan
+from sqs2pg.runners.compile_plan import compile_plan, load_compiler
 from sqs2pg.runners.connect import Connector, connected, database_hosts, keyring_of
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import About
@@ -75,6 +73,8 @@ class Processing(msgspec.Struct):
         made_by = extension()
         if self.vault is None or made_by is None:
             return
+        from sqs2pg.mapping.native_encoder import NativeEncoder
+
         if not isinstance(self.processors[0].plan.encoder, NativeEncoder):
             return  # what Python code makes is known by other marks
         from sqs2pg.vault.seal import PRELOAD_S  # with the vault on it is loaded already
@@ -89,6 +89,8 @@ async def upkeep(settings: Settings, pipeline: int, pool: SessionPool | None = N
 
     Raises TransientFault.
     """
+    from sqs2pg.postgres.maintenance import maintain  # no start waits for it
+
     async with AsyncExitStack() as stack:
         lent = pool.lent() if pool else connected(settings)
         try:
@@ -132,6 +134,7 @@ async def assemble_processors(
     try:
         keyring = keyring_of(settings, endpoints)
         connector = Connector(settings)
+        load_compiler()
         count = settings.sink.connections
         async with _first(connector, pool, sessions) as first:
             if pool:  # the server starts a process per session: not only when it is wanted

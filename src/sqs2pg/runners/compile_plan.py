@@ -5,6 +5,8 @@ Everything that processes messages uses it: the stream consumer, Lambda, backfil
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -18,9 +20,6 @@ from sqs2pg.keys.derive import hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import budget_of
 from sqs2pg.mapping.columns import Column, column_for
-from sqs2pg.mapping.compile import MessageMapping, compile_mapping
-from sqs2pg.mapping.compile_encoder import compile_encoder
-from sqs2pg.mapping.encoder import Encoder
 from sqs2pg.mapping.key_marks import mark_operators
 from sqs2pg.mapping.ledger_key import EventKeys
 from sqs2pg.mask.operator import Operator
@@ -42,6 +41,8 @@ from sqs2pg.vault.holders import note_holders
 from sqs2pg.vault.reference_key import reference_key
 
 if TYPE_CHECKING:
+    from sqs2pg.mapping.compile import MessageMapping
+    from sqs2pg.mapping.encoder import Encoder
     from sqs2pg.pipeline.object_source import ObjectSource
     from sqs2pg.vault.seal import ValueSealer
 
@@ -99,6 +100,9 @@ class PlanCompiler(msgspec.Struct, frozen=True):
     def _encoder(
         self, masks: list[list[Operator | None]], columns: Columns, reference_key: bytes
     ) -> Encoder:
+        # Not at the top: a start loads it while the database answers (`load_compiler`).
+        from sqs2pg.mapping.compile_encoder import compile_encoder
+
         targets = list(zip(self.settings.targets, columns, strict=True))
         marks = [mark_operators(*target, reference_key) for target in targets]
         return compile_encoder(
@@ -175,6 +179,16 @@ async def compile_plan(
     return compiler, compiler.compile(keyring, subject_key)
 
 
+def load_compiler() -> None:
+    """Begin to load what compiles the mapping, in a thread: the database is asked meanwhile."""
+    if "sqs2pg.mapping.compile_encoder" not in sys.modules:
+        threading.Thread(target=_load_compiler, name="load", daemon=True).start()
+
+
+def _load_compiler() -> None:
+    import sqs2pg.mapping.compile_encoder  # noqa: F401
+
+
 def _with_staged(target: Target, columns: Sequence[Column]) -> list[Column]:
     """Return a target's columns with those that are staged besides.
 
@@ -200,6 +214,8 @@ async def read_mapping(
 
     Raises SettingsError where the tables do not fit the mapping.
     """
+    from sqs2pg.mapping.compile import compile_mapping
+
     _, columns = await target_tables(session, settings)
     return compile_mapping(settings, columns, masks)
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.column_cells import masked
-from sqs2pg.mapping.envelope import Envelope
 from sqs2pg.mapping.fast_path_masks import compile_pseudonym
 from sqs2pg.mapping.subject import SubjectReader, stored_form, subject_reader, subject_sources
 from sqs2pg.mask.registry import compile_operator
@@ -44,6 +42,7 @@ def person_columns_of(
 
 def recoverable_columns(settings: Settings, keyring: Keyring) -> list[RecoverableColumn]:
     """Return every target's columns of pseudonyms whose values the vault keeps."""
+    from sqs2pg.mapping.column_cells import masked
     from sqs2pg.vault.token_map import RecoverableColumn  # of commands, not of a pipeline
 
     rings = {v: keyring.with_active("pseudonym", v) for v in keyring.versions("pseudonym")}
@@ -86,6 +85,8 @@ def subject_reader_of(settings: Settings, reference_key: bytes) -> SubjectReader
     find = subject_reader(references_of(settings, reference_key), *sources)
     if not settings.envelope.layers and settings.envelope.records == "one":
         return find
+    from sqs2pg.mapping.envelope import Envelope
+
     envelope = Envelope(settings.envelope)
 
     def inside(body: str) -> str | None:
