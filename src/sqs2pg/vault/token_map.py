@@ -52,17 +52,16 @@ OLD = """NOT starts_with({0}, %s) AND {0} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]+$'
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
 WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
 _ANALYZE_MAP = "ANALYZE pii.token_map"
-# The rows found decide whether another pass is needed, not the rows changed: a row that others
-# change meanwhile has moved, and the next pass takes it.
+# Most rows have all of their tokens in the map: they are changed as they are read.
+_CHANGE_WHOLE = "UPDATE {leaf} t SET {sets} FROM {maps} WHERE {mapped}{range}"
+# The others are found first: an UPDATE cannot join its own table to what may be missing.
 _CHANGE = """WITH n AS MATERIALIZED (
     SELECT t.tableoid AS part, t.ctid AS address, {found} FROM {leaf} t {joins}
-    WHERE coalesce({mapped}) IS NOT NULL{range}),
-changed AS (
-    UPDATE {leaf} t SET {sets} FROM n
-    WHERE t.ctid = n.address AND t.tableoid = n.part{range} RETURNING 1)
-SELECT (SELECT count(*) FROM n), (SELECT count(*) FROM changed)"""
-# Whether a joined row needs the map at all: once all have new tokens no hash table is built.
-_ANY_OLD = "SELECT EXISTS (SELECT FROM {leaf} t WHERE ({old}){range})"
+    WHERE coalesce({mapped}) IS NOT NULL{range})
+UPDATE {leaf} t SET {sets} FROM n
+WHERE t.ctid = n.address AND t.tableoid = n.part{range}"""
+# Once all rows have new tokens no hash table of the map is built.
+_ANY_OLD = "EXISTS (SELECT FROM {leaf} t WHERE ({old}){range})"
 _NOT_CURRENT = "NOT starts_with(t.{column}, '{current}')"
 _MAPPED = """SELECT count(*) AS n FROM {leaf} t {joins}
 WHERE ({old}) AND coalesce({mapped}) IS NOT NULL"""
@@ -129,7 +128,8 @@ class TokenMap:
             for leaf in tables.leaves:
                 if merger := self._mergers.get(table):
                     await merger.rehearse(leaf)
-                await self._session.execute(_statement(leaf, " AND false", columns))
+                await self._session.execute(_change_whole(leaf, " AND false", columns))
+                await self._session.execute(_change(leaf, " AND false", columns))
             await transaction.rollback()
 
     async def apply(self, *, left: bool) -> None:
@@ -152,8 +152,8 @@ class TokenMap:
     async def _apply(self, table: str) -> None:
         """Replace the old tokens in a target's columns as the map says.
 
-        Until one count of the same tables in one snapshot finds none: a pass alone may miss rows
-        that others move meanwhile.
+        Until one count of the same tables in one snapshot finds none: a pass may miss rows that
+        others change or move meanwhile.
         """
         for _ in range(PASSES_MAX):
             before = await self._target_tables(table)
@@ -162,10 +162,10 @@ class TokenMap:
                 for leaf in before.leaves
                 for part in leaf.ranges(indexed=False, at_once=self._pages_at_once(table, leaf))
             ]
-            found = await self._pass(table, parts)
-            if not found and len(parts) > 1:
-                found = await self._mapped(table, before.leaves)
-            if not found and (await self._target_tables(table)).attached == before.attached:
+            await self._pass(table, parts)
+            if await self._mapped(table, before.leaves):
+                continue
+            if (await self._target_tables(table)).attached == before.attached:
                 return
         raise TransientFault(
             f"rows of {table} with old tokens kept being changed by others",
@@ -180,21 +180,18 @@ class TokenMap:
         share = -(-leaf.pages // len(self._sessions))
         return min(max(share, PAGES_AT_LEAST), PAGES_AT_ONCE)
 
-    async def _pass(self, table: str, parts: Sequence[tuple[Leaf, str]]) -> int:
-        """Apply the map to all parts of a table; return how many rows with old tokens it found.
+    async def _pass(self, table: str, parts: Sequence[tuple[Leaf, str]]) -> None:
+        """Apply the map to all parts of a table.
 
         Two sessions that merge rows would only wait for each other's lock.
         """
-        left, found = iter(parts), 0
+        left = iter(parts)
 
         async def work(session: Session) -> None:
-            nonlocal found
             for leaf, part in left:  # each takes the next one
-                rows = await self._apply_to_part(session, table, leaf, part)
-                found += rows  # not before it is known: the other session adds its own meanwhile
+                await self._apply_to_part(session, table, leaf, part)
 
         await together(*map(work, self._sessions[:1] if table in self._mergers else self._sessions))
-        return found
 
     async def _target_tables(self, table: str) -> TargetTables:
         names = [column.name for column in self.tables[table]]
@@ -205,34 +202,39 @@ class TokenMap:
     async def _mapped(self, table: str, leaves: Sequence[Leaf]) -> int:
         """Return how many rows have a token that the map replaces, in one snapshot."""
         columns = self.tables[table]
+        old = self._old(columns)
         mapped = ", ".join(f"m{number}.new_token" for number in range(len(columns)))
+        any_old = " OR ".join(
+            _ANY_OLD.format(leaf=leaf.table, old=old, range="") for leaf in leaves
+        )
         counts = [
-            _MAPPED.format(
-                leaf=leaf.table, joins=_joins(columns), mapped=mapped, old=self._old(columns)
-            )
+            _MAPPED.format(leaf=leaf.table, joins=_joins(columns), mapped=mapped, old=old)
             for leaf in leaves
         ]
         async with self._session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
+            if not (await self._session.execute(f"SELECT {any_old}"))[0][0]:
+                return 0
             union = " UNION ALL ".join(counts)
             [(found,)] = await self._session.execute(f"SELECT sum(n)::bigint FROM ({union}) counts")
         return int(found)
 
-    async def _apply_to_part(self, session: Session, table: str, leaf: Leaf, part: str) -> int:
-        """Apply the map to one range of a table; return how many rows with old tokens it found."""
+    async def _apply_to_part(self, session: Session, table: str, leaf: Leaf, part: str) -> None:
+        """Apply the map to one range of a table. Rows that others change meanwhile are left."""
         columns, merger, gone = self.tables[table], self._mergers.get(table), (0, 0)
         try:
             async with session.transaction(SHARED, _MEMORY, mode=READ_COMMITTED):
                 any_old = _ANY_OLD.format(leaf=leaf.table, old=self._old(columns), range=part)
-                if not (await session.execute(any_old))[0][0]:
-                    return 0
+                if not (await session.execute(f"SELECT {any_old}"))[0][0]:
+                    return
                 if merger is not None:
                     await merger.lock(leaf)
                     gone = await merger.merge(leaf, part)
-                [(found, changed)] = await session.execute(_statement(leaf, part, columns))
+                changed = await session.count(_change_whole(leaf, part, columns))
+                if len(columns) > 1 and (await session.execute(f"SELECT {any_old}"))[0][0]:
+                    changed += await session.count(_change(leaf, part, columns))
         except (*MOVED_MEANWHILE, *LOCKED_MEANWHILE):
-            return 1  # at least
+            return
         self._count(changed, *gone)
-        return int(found)
 
     def _old(self, columns: Sequence[RecoverableColumn]) -> str:
         """Return the condition that a row has a cell without the current token."""
@@ -255,8 +257,20 @@ class TokenMap:
         return int(left)
 
 
-def _statement(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
-    """Return the statement that applies the map to one range of a table."""
+def _change_whole(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
+    """Return the statement that changes the rows of a range whose columns are all in the map."""
+    names = list(enumerate(quote_identifier(column.name) for column in columns))
+    return _CHANGE_WHOLE.format(
+        leaf=leaf.table,
+        sets=", ".join(f"{name} = m{number}.new_token" for number, name in names),
+        maps=", ".join(f"pii.token_map m{number}" for number, _ in names),
+        mapped=" AND ".join(f"m{number}.old_token = t.{name}" for number, name in names),
+        range=part,
+    )
+
+
+def _change(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
+    """Return the statement that changes the rows of a range of which any column is in the map."""
     names = [quote_identifier(column.name) for column in columns]
     mapped = [f"m{number}.new_token" for number in range(len(names))]
     return _CHANGE.format(
