@@ -107,20 +107,6 @@ class Rig:
         finally:
             self._admin("DROP DATABASE IF EXISTS {} WITH (FORCE)", database)
 
-    @contextlib.contextmanager
-    def copied(self, stand: Stand) -> Iterator[str]:
-        """Yield the URL of a copy of the stand's database, which nobody may be connected to.
-
-        Copy and original have been checkpointed; dropping the copy is another checkpoint.
-        """
-        database = f"{self.name}_{secrets.token_hex(3)}"
-        original = conninfo.conninfo_to_dict(stand.database_url)["dbname"]
-        self._admin("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", database, str(original))
-        try:
-            yield with_database(self.admin_url, database)
-        finally:
-            self._admin("DROP DATABASE IF EXISTS {} WITH (FORCE)", database)
-
     def _queue_server(self, *, tls: bool) -> QueueServer:
         if not tls:
             return QueueServer()
