@@ -54,7 +54,9 @@ async def drain(
     assert totals.settled == MESSAGES
 
 
-@pytest.mark.parametrize(("native", "calls_max", "c_calls_max"), [("1", 11, 13.5), ("0", 16, 27.5)])
+@pytest.mark.parametrize(
+    ("native", "calls_max", "c_calls_max"), [("1", 10, 13.5), ("0", 15.2, 24.5)]
+)
 async def test_python_calls_per_message_are_bounded(
     queue_server: QueueServer,
     pipeline: Assemble,

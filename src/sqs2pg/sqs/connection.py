@@ -83,11 +83,13 @@ class HttpConnection(asyncio.Protocol):
         self._outbox = outbox or Outbox()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        # The parser calls these two for every reply, so they are no functions of ours.
+        # The parser calls these three for every reply, so they are no functions of ours.
         self._body: list[bytes] = []
         self._begun: list[None] = []
+        self._heads_read: list[None] = []
         self.on_body = self._body.append
         self.on_message_begin = partial(self._begun.append, None)
+        self.on_headers_complete = partial(self._heads_read.append, None)
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Reply] | None = None
         self._next_request: NextRequest | None = None
@@ -96,7 +98,6 @@ class HttpConnection(asyncio.Protocol):
         self._interims = 0
         self._silence_s = math.inf
         self._status = 0
-        self._headed = False
         self._complete = False
         self._keep_alive = True
         self.closed = self._loop.create_future()
@@ -144,7 +145,7 @@ class HttpConnection(asyncio.Protocol):
             del waiter
 
     def _send(self, transport: asyncio.Transport, request: bytes) -> None:
-        self.usable = self._headed = self._complete = False
+        self.usable = self._complete = False
         self.deadline = deadline = self._loop.time() + self._silence_s
         self._whole_by = deadline + REPLY_S_MAX
         self._outbox.put(self._loop, transport, request)
@@ -184,7 +185,7 @@ class HttpConnection(asyncio.Protocol):
         if self._waiter is None:
             self.abort()  # a late answer must not be taken for that of the next request
             return
-        if not self._headed:
+        if len(self._heads_read) == self._interims:
             self._head.append(data)
         try:
             self._parser.feed_data(data)
@@ -198,14 +199,15 @@ class HttpConnection(asyncio.Protocol):
         elif self._complete:
             if self._status != 200 or not self._keep_alive or not self._send_next():
                 self._finish(self._parsed())
-        elif not self._headed and sum(map(len, self._head)) > HEAD_BYTES_MAX:
+        elif not self._is_headed() and sum(map(len, self._head)) > HEAD_BYTES_MAX:
             self._fail(_oversize("headers", HEAD_BYTES_MAX))
         else:
             self.deadline = min(self._loop.time() + self._silence_s, self._whole_by)
 
     def eof_received(self) -> None:
         """The peer sends no more: a reply without a length ends here (RFC 9112, section 6.3)."""
-        if self._waiter is not None and self._headed and not self._complete:
+        if self._waiter is not None and self._is_headed() and not self._complete:
+            self._status = self._parser.get_status_code()
             reply = Reply(self._status, b"".join(self._head), b"", self._interims)
             if not reply.header("content-length") and not reply.header("transfer-encoding"):
                 self._keep_alive = False
@@ -225,18 +227,18 @@ class HttpConnection(asyncio.Protocol):
 
     # Called by the parser.
 
-    def on_headers_complete(self) -> None:
-        """Note the status; the body follows."""
-        self._status = self._parser.get_status_code()
-        self._headed = self._status > _INTERIM_MAX
-
     def on_message_complete(self) -> None:
         """Note that the reply is whole, or was an interim one."""
-        if self._headed:
+        self._status = self._parser.get_status_code()
+        if self._status > _INTERIM_MAX:
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()
         else:
             self._interims += 1
+
+    def _is_headed(self) -> bool:
+        """Whether the final reply's headers were read."""
+        return len(self._heads_read) > self._interims
 
     def _is_too_long(self) -> bool:
         pieces = self._body
@@ -254,6 +256,7 @@ class HttpConnection(asyncio.Protocol):
         self._head.clear()
         self._body.clear()
         self._begun.clear()
+        self._heads_read.clear()
         if self._pieces or self._interims:  # few replies have any
             self._pieces = self._body_size = self._interims = 0
 

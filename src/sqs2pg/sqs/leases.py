@@ -117,18 +117,15 @@ class Leases:
         pop = self.by_id.pop
         leases = [pop(message.message_id, None) for message in messages]
         first = leases[0] if leases else None
-        if first is not None and leases.count(first) == len(leases):  # the usual case
-            self._drop(first, len(leases))
-            return
-        for lease, count in Counter(leases).items():
-            if lease is not None:
-                self._drop(lease, count)
-
-    def _drop(self, lease: Lease, count: int) -> None:
-        self.bytes -= lease.share * count
-        lease.left -= count
-        if not lease.left:
-            self.by_expiry.pop(lease, None)
+        usual = leases.count(first) == len(leases)  # one reply's
+        counts = ((first, len(leases)),) if usual else Counter(leases).items()
+        for lease, count in counts:
+            if lease is None:
+                continue
+            self.bytes -= lease.share * count
+            lease.left -= count
+            if not lease.left:
+                self.by_expiry.pop(lease, None)
 
     def due(self, at: float) -> Iterator[Lease]:
         """Yield the leases that expire by `at` and are not being extended, soonest first."""
