@@ -125,7 +125,11 @@ async def test_a_queue_without_a_backlog_waits_for_nobody(turns: Turns) -> None:
             await member.close()
 
 
-async def test_one_that_cannot_write_keeps_no_other_one_from_receiving(turns: Turns) -> None:
+async def test_one_that_cannot_write_keeps_no_other_one_from_receiving(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqs2pg.sqs.turns.TURN_S", 0.05)
+    monkeypatch.setattr("sqs2pg.pipeline.pollers.LAST_POLLS_S", 0.1)  # of those that are stuck
     members = [Member(turns, 10 * WHOLE) for _ in range(QUEUES)]
     stuck = members[:3]
     for member in stuck:
