@@ -287,3 +287,13 @@ def test_a_fault_holds_nothing_of_the_value(name: str, value: str) -> None:
     while fault is not None:
         assert value not in f"{fault!r} {fault} {fault.args} {vars(fault)}"
         fault = fault.__context__
+
+
+@pytest.mark.parametrize("slashes", range(1, 7))
+def test_jsonb_takes_no_nul_and_takes_a_backslash_before_u0000(slashes: int) -> None:
+    value = '["a' + "\\" * slashes + 'u0000"]'
+    if slashes % 2:  # the last one begins \u0000
+        with pytest.raises(PermanentFault, match="nul_character"):
+            FIELD_TYPES["jsonb"].convert(value)
+    else:
+        assert FIELD_TYPES["jsonb"].convert(value) == value
