@@ -47,6 +47,7 @@ from sqs2pg.cli.embedded.local_environment import development_key
 from sqs2pg.cli.embedded.run_folder import (
     PREFIX,
     Account,
+    new_run_folder,
     reachable_base,
     readable,
     remove_leftovers,
@@ -447,6 +448,15 @@ def test_only_our_own_unlocked_folders_are_leftovers(open_folder: Path) -> None:
         assert (elsewhere / "file").exists()
     finally:
         os.close(lock)
+
+
+def test_a_run_folder_goes_at_the_end_also_where_somebody_was_first(open_folder: Path) -> None:
+    for removed in (False, True):
+        with new_run_folder(open_folder) as made:
+            (made.path / "file").touch()
+            if removed:
+                shutil.rmtree(made.path)
+        assert not made.path.exists()
 
 
 def test_each_server_holds_the_lock_on_the_run_folder(servers: Servers) -> None:

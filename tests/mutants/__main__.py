@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.breakages.copies import FAILED, PASSED, Copy, copies_of_checkout
+from tests.breakages.copies import FAILED, Copy, copies_of_checkout
 from tests.breakages.record import commit, today
 from tests.checkout import ROOT
 from tests.mutants.mutant import Mutant, draw
@@ -32,6 +32,7 @@ SUITES = (
 )
 OTHERS_MAX = 150
 _RUN_S = 400
+_NOTHING_STARTS = (2, 3, 4)  # pytest's exit codes where the package cannot be imported
 _REACH_S = 3600
 SURVIVORS = ROOT / "tests/mutants/survivors.md"
 RECORD = ROOT / "tests/mutants/noticed.md"
@@ -92,7 +93,7 @@ def try_mutants(
                 )
         finally:
             free.put(copy)
-        if ran.code != PASSED:
+        if ran.code in (FAILED, *_NOTHING_STARTS):
             noticed[number] = ran.by if ran.code == FAILED else "nothing starts"
         word = "noticed" if number in noticed else "PASSED"
         print(
