@@ -394,7 +394,8 @@ def test_records_are_found_where_there_is_no_doubt() -> None:
     assert opened(LINES, records="auto").documents == [{"a": 1}, {"a": "\u2028"}]
     assert opened([{"a": 1}], records="auto").documents == [{"a": 1}]
     assert opened('{\n"a":\n1}', records="auto").documents == [{"a": 1}]
-    assert refused("not json", records="auto") == ("not_json", "")
+    for bad in ("not json", "not json" * 10_000, "not json\n", "not\u2028json"):
+        assert refused(bad, records="auto") == ("not_json", ""), "one document, not one line"
     packed = b64(gzip.compress(LINES.encode()))
     assert len(opened(packed, "auto", records="auto").documents) == 2
 
