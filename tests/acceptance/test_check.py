@@ -34,6 +34,8 @@ def test_check_passes_on_a_working_pipeline(shell: Shell) -> None:
     for check in report["checks"]:
         assert list(check) == ["name", "status", "detail", "remedy"]
         assert check["detail"]
+    [queue] = [check["detail"] for check in report["checks"] if check["name"] == "queue"]
+    assert re.match(r"[\w-]+ in [\w-]+ at 127\.0\.0\.1: 0 visible, ", queue), "by its name"
     shown = shell("check").out
     assert "0 failed" in shown
     assert "ok   masking ip: pseudonymize into masked_ip: deterministic, joinable" in shown
