@@ -142,9 +142,12 @@ class Pollers:
                 continue
             count = await self._bring(wait_s)
             if count == BATCH_MAX:
-                if self._wants_another() and not self.stopped:
+                if self._wanted() > len(self._pollers) and not self.stopped:
                     self._start_one(group, wait_s)
             elif count == 0 and len(self._pollers) > 1:
+                self._leave()
+                return
+            if len(self._pollers) > self._enough():
                 self._leave()
                 return
 
@@ -180,26 +183,33 @@ class Pollers:
         # Now, not when the task is done: two that end at once must leave one.
         self._pollers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
-    def _at_once(self) -> int:
+    def _enough(self) -> int:
         """Return how many polls at once fill a batch while another batch is written."""
         requests = -(-self._buffer_enough // BATCH_MAX)
         if self._turn.contested:
             requests //= AT_ONCE
-        wanted = self._source.receiving.concurrency(requests)
-        most = self._source.turn_polls_max if self._turn.held else self._source.polls_max
-        return min(most, wanted)
+        return self._source.receiving.concurrency(requests)
 
-    def _wants_another(self) -> bool:
-        """Whether a full reply is to start another poller: the queue has more, and writers wait."""
-        if len(self._buffer.messages) >= self._buffer_enough:
-            return False
-        now = time.monotonic()
+    def _at_once(self) -> int:
+        """Return how many of them there may be at once."""
+        source = self._source
+        return min(self._enough(), source.turn_polls_max if self._turn.held else source.polls_max)
+
+    def _wanted(self) -> int:
+        """Return how many pollers there are to be after a full reply: one more, or one less.
+
+        The queue has more. So there is another one if writers wait, and one less if they are too
+        many for the time that a round trip takes.
+        """
+        running, now = len(self._pollers), time.monotonic()
         if now < self._enough_until:
-            return False
-        if len(self._pollers) < self._at_once():
-            return True
+            return running
+        if running > self._enough():
+            return running - 1
+        if len(self._buffer.messages) < self._buffer_enough and running < self._at_once():
+            return running + 1
         self._enough_until = now + ENOUGH_S
-        return False
+        return running
 
     def _keep_polling(self, count: int) -> bool:
         """Whether a poller would just poll again after a reply of `count` messages."""
@@ -207,7 +217,10 @@ class Pollers:
             not self.stopped
             and self.gate.is_open
             and not self._buffer.would_fill(count)
-            and (count < BATCH_MAX or not (self._wants_another() or self._needs_turn()))
+            and (
+                count < BATCH_MAX
+                or (self._wanted() == len(self._pollers) and not self._needs_turn())
+            )
             and (not self._limit.is_set or self._limit.take_next(count))
         )
 

@@ -165,3 +165,22 @@ async def test_a_limited_pipeline_takes_no_turn(turns: Turns) -> None:
         assert not member.queue.turn.held
         member.queue.left = 0
         await member.close()
+
+
+async def test_pollers_become_fewer_once_fewer_are_enough(turns: Turns) -> None:
+    member = Member(turns, 10**9)
+    member.queue.polls_max = member.queue.turn_polls_max = 100
+    enough = 12
+    member.queue.receiving.concurrency = lambda _requests: enough  # type: ignore[method-assign]
+    async with asyncio.timeout(30):
+        while member.pollers.running < enough:
+            await member.queue.polled.wait()
+            member.queue.polled.clear()
+        enough = 3
+        while member.pollers.running > enough:
+            await member.queue.polled.wait()
+            member.queue.polled.clear()
+        await member.written(sum(member.batches) + 3 * WHOLE)
+        assert member.pollers.running == enough
+        member.queue.left = 0
+        await member.close()

@@ -2,33 +2,117 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
-from sqs2pg.sqs.concurrency import CONCURRENCY_MIN, RoundTripTime
+from sqs2pg.sqs.concurrency import (
+    CONCURRENCY_MIN,
+    TRIAL_ANSWERS,
+    TRIAL_EVERY_S,
+    RoundTripTime,
+    occupied_s,
+)
 
 
-def learnt(*took_s: float, every_s: float = 0.01) -> RoundTripTime:
-    trip = RoundTripTime()
-    for turn, one_s in enumerate(took_s):
-        trip.observe(one_s, turn * every_s)
-    return trip
+class Clocked:
+    """A round-trip time under a clock of its own, and a thread that is busy for a share of it."""
+
+    def __init__(self, busy_share: float = 0.0) -> None:
+        self.now = 1_000.0
+        self.trip = RoundTripTime(lambda: self.now * busy_share)
+
+    def answer(self, *took_s: float) -> None:
+        """Send and answer requests, one after the other."""
+        for one_s in took_s:
+            self.now += one_s
+            self.trip.observe(one_s, self.now)
+
+    def trials(self, count: int, took_s: float) -> None:
+        """Answer requests until so many trials are over."""
+        for _ in range(count):
+            while self.trip.concurrency(10**9) > CONCURRENCY_MIN:
+                self.answer(took_s)
+            while self.trip.concurrency(10**9) == CONCURRENCY_MIN:
+                self.answer(took_s)
 
 
 @pytest.mark.parametrize(
     ("took_s", "at_once"), [(0.0002, CONCURRENCY_MIN + 2), (0.01, 108), (0.05, 508)]
 )
 def test_concurrency_grows_with_the_round_trip_time(took_s: float, at_once: int) -> None:
-    assert learnt(took_s).concurrency(200) == at_once
+    clocked = Clocked()
+    clocked.trials(1, took_s)
+    assert clocked.trip.concurrency(200) == pytest.approx(at_once, abs=1)
 
 
 def test_the_minimum_leaves_out_what_our_own_work_adds() -> None:
-    assert learnt(0.03, 0.01, 0.09, 0.04).minimum_s == 0.01
+    clocked = Clocked()
+    clocked.answer(*[0.03, 0.01, 0.09, 0.04] * TRIAL_ANSWERS)
+    assert clocked.trip.minimum_s == 0.01
 
 
-def test_a_queue_that_has_become_slower_is_noticed() -> None:
-    trip = learnt(*[0.001] * 10, *[0.05] * 1_100)
-    assert trip.minimum_s == 0.05
+def test_there_are_few_at_once_until_the_first_answers_have_come() -> None:
+    clocked = Clocked()
+    assert clocked.trip.concurrency(200) == CONCURRENCY_MIN
+    clocked.answer(*[0.05] * TRIAL_ANSWERS)
+    assert clocked.trip.concurrency(200) == CONCURRENCY_MIN
 
 
-def test_concurrency_is_guessed_before_the_first_answer() -> None:
-    assert CONCURRENCY_MIN <= RoundTripTime().concurrency(200) <= 64
+@pytest.mark.parametrize(("before_s", "after_s"), [(0.001, 0.05), (0.05, 0.001)])
+def test_a_queue_that_has_become_slower_or_faster_is_noticed(
+    before_s: float, after_s: float
+) -> None:
+    clocked = Clocked()
+    clocked.trials(5, before_s)
+    changed = clocked.now
+    clocked.trials(1, after_s)
+    assert clocked.trip.minimum_s == after_s
+    assert clocked.now - changed < 2 * TRIAL_EVERY_S[1]
+
+
+def test_a_busy_thread_asks_for_no_more_requests_however_slow_the_answers_are() -> None:
+    clocked = Clocked(busy_share=1.0)
+    clocked.answer(*[0.5] * (TRIAL_ANSWERS + 1))
+    assert clocked.trip.concurrency(10**6) == CONCURRENCY_MIN
+
+
+def test_a_thread_that_is_busy_for_half_of_the_time_counts_half_of_it() -> None:
+    clocked = Clocked(busy_share=0.5)
+    clocked.trials(1, 0.01)
+    assert clocked.trip.minimum_s == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(("busy_share", "most"), [(0.0, 64), (1.0, CONCURRENCY_MIN)])
+def test_answers_that_wait_for_each_other_do_not_ask_for_more_and_more(
+    busy_share: float, most: int
+) -> None:
+    clocked = Clocked(busy_share)
+    while clocked.now < 1_060.0:
+        at_once = clocked.trip.concurrency(400)
+        assert at_once <= most
+        took_s = at_once * 0.0003
+        clocked.now += took_s
+        for _ in range(at_once):
+            clocked.trip.observe(took_s, clocked.now)
+
+
+def test_answers_from_before_a_trial_do_not_count() -> None:
+    clocked = Clocked()
+    clocked.answer(0.01, 0.01)
+    for _ in range(10 * TRIAL_ANSWERS):
+        clocked.trip.observe(5.0, clocked.now)  # sent long ago
+    assert clocked.trip.concurrency(10**6) == CONCURRENCY_MIN
+    clocked.answer(*[0.01] * TRIAL_ANSWERS)
+    assert clocked.trip.minimum_s == 0.01
+
+
+def test_a_thread_that_works_is_occupied_and_one_that_waits_is_not() -> None:
+    began, before = time.monotonic(), occupied_s()
+    while time.monotonic() - began < 0.05:
+        pass
+    assert occupied_s() - before > 0.02
+    began, before = time.monotonic(), occupied_s()
+    threading.Event().wait(0.1)
+    assert occupied_s() - before < time.monotonic() - began - 0.05
