@@ -113,21 +113,35 @@ def load_all(
     any_name: bool = False,
     refused: dict[Path, SettingsError] | None = None,
 ) -> list[Settings]:
+    """Return the settings of all pipelines, as `load_by_file`, without their files."""
+    found = load_by_file(configs, verbose=verbose, any_name=any_name, refused=refused)
+    return list(found.values())
+
+
+def load_by_file(
+    configs: Sequence[Path],
+    *,
+    verbose: bool = False,
+    any_name: bool = False,
+    refused: dict[Path, SettingsError] | None = None,
+) -> dict[Path | None, Settings]:
     """Return the settings of all pipelines, or of the one that --pipeline names; log as they say.
 
+    They are keyed by their file, those of one that is named or that has no file by None.
     `any_name`: the name is that of a pipeline elsewhere. `refused` gets each of several files that
     cannot be used, where another one can. Raises SettingsError.
     """
     if verbose:
         log.configure(level="debug")
+    found: dict[Path | None, Settings]
     if (name := named_pipeline()) and not any_name:
-        found = [load_named(configs, name)]
+        found = {None: load_named(configs, name)}
     else:
         unusable = None if refused is None else refused.__setitem__
-        found = list(load_pipelines(configs, unusable=unusable).values())
+        found = load_pipelines(configs, unusable=unusable)
         if refused and not found:
             raise next(iter(refused.values()))
-    log.follow(found[0].log, verbose=verbose)
+    log.follow(next(iter(found.values())).log, verbose=verbose)
     return found
 
 

@@ -20,7 +20,7 @@ from sqs2pg.cli.options import (
     configs_option,
     counted,
     json_option,
-    load_all,
+    load_by_file,
     named_pipeline,
     print_json,
     run_async,
@@ -88,7 +88,11 @@ def run(
     with _local_servers(local) if local else contextlib.nullcontext() as servers:
         files, name = chosen(configs), named_pipeline()
         several = is_several(files) and not name
-        every = _every(files, verbose=verbose) if share_file else load_all(configs, verbose=verbose)
+        if share_file:
+            found = _unrefused(files, verbose=verbose)
+        else:
+            found = load_by_file(configs, verbose=verbose)
+        every = list(found.values())
         if servers:
             from sqs2pg.cli.embedded import write_env_file
             from sqs2pg.cli.embedded.local_environment import development_key, prepare
@@ -112,7 +116,7 @@ def run(
 
             one = consume(
                 every[0],
-                read(_ignore) if several else None,
+                _share_of(found, _read_share(share_file)) if several else None,
                 several=several,
                 drain=until_empty,
                 address_file=status_file,
@@ -138,27 +142,39 @@ def _read(
         file = files[0] if len(files) == 1 else None
         settings = load_named(files, name) if name else next(iter(load_pipelines(files).values()))
         return {file: settings}
-    share = json.loads(share_file.read_text()) if share_file else None
+    share = _read_share(share_file)
     unread: dict[Path, SettingsError] = {}
     every = load_pipelines(files, unusable=unread.__setitem__)
     for file, error in unread.items():
         # Files that no worker knows yet are their parent's to report.
         if share is None or str(file) in share.values():
             unusable(file, error)
+    return _share_of(every, share)
+
+
+def _read_share(share_file: Path | None) -> dict[str, str] | None:
+    """Return the file of each pipeline of this worker, by name; None where it has all."""
+    return json.loads(share_file.read_text()) if share_file else None
+
+
+def _share_of(
+    every: Mapping[Path | None, Settings], share: Mapping[str, str] | None
+) -> Mapping[Path | None, Settings]:
+    """Return the settings of this worker's pipelines."""
     return {f: one for f, one in every.items() if share is None or one.pipeline_name in share}
 
 
-def _every(files: Sequence[Path], *, verbose: bool) -> list[Settings]:
-    """Return the settings of one of several workers: a file that its parent has refused since the
-    start must not end it.
+def _unrefused(files: Sequence[Path], *, verbose: bool) -> dict[Path | None, Settings]:
+    """Return the settings of all pipelines for one of several workers: a file that its parent has
+    refused since the start must not end it.
     """
     from sqs2pg.telemetry import log
 
-    every = list(load_pipelines(files, unusable=_ignore).values())
-    if not every:
+    found = load_pipelines(files, unusable=_ignore)
+    if not found:
         raise SettingsError("no settings file can be read", hint="the log of the parent says why")
-    log.follow(every[0].log, verbose=verbose)
-    return every
+    log.follow(next(iter(found.values())).log, verbose=verbose)
+    return found
 
 
 def _ignore(_file: Path, _error: SettingsError) -> None:

@@ -6,6 +6,7 @@ tables and columns never are parameters, and neither are values in several state
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 from psycopg import sql
@@ -14,6 +15,7 @@ NAME_BYTES_MAX = 63
 """PostgreSQL cuts a longer name short without an error (NAMEDATALEN - 1)."""
 
 
+@functools.lru_cache(1024)  # the driver takes long, and each batch's statements name the same
 def quote_identifier(*names: str) -> str:
     """Return one name quoted, or a qualified one: `"a"."b"`."""
     return sql.Identifier(*names).as_string()

@@ -14,6 +14,7 @@ follows the paths is in `mapping/`. No I/O here.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -59,6 +60,7 @@ def member(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
+@functools.lru_cache(1024)  # a mapping's compiler asks for each path many times
 def parse(text: str) -> tuple[Step, ...]:
     """Return the steps of a path; none for `$`. Raises SettingsError `bad_path`."""
     if text == "$":
