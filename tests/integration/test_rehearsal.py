@@ -10,6 +10,7 @@ import pytest
 
 from sqs2pg.errors import KeyFault, TransientFault
 from sqs2pg.message import Outcome
+from sqs2pg.postgres.rehearsal import Part
 from sqs2pg.postgres.sink import Sink
 from sqs2pg.runners.assembly import assemble_processors
 from sqs2pg.settings import Settings
@@ -85,6 +86,11 @@ async def test_it_names_what_refuses_every_batch(
         refusal = await sink.rehearse()
         assert refusal is not None
         assert (refusal.fault.sqlstate, refusal.table) == (sqlstate, table)
+        # Pipelines that start together share the part on the books: the two parts miss nothing.
+        parts = [await sink.rehearse(part) for part in (Part.BOOKS, Part.TARGETS)]
+        first = next(filter(None, parts))
+        assert (first.fault.sqlstate, first.table) == (sqlstate, table)
+        assert first.needs == refusal.needs
 
 
 async def test_a_trigger_for_each_statement_shows_and_one_for_each_row_does_not(

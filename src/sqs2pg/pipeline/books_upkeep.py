@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -19,6 +21,31 @@ Upkeep = Callable[[], Awaitable[None]]
 """One turn of the books' hourly upkeep. Raises TransientFault."""
 
 log = structlog.get_logger(__name__)
+
+
+class SharedUpkeep:
+    """The upkeep of one database's books, which the pipelines of a process do for each other.
+
+    Each one asks at each of its turns. Who is the first does what is about the whole database; the
+    others leave it out, until the next hour or until it failed.
+    """
+
+    def __init__(self) -> None:
+        self._begun_at: float | None = None  # time.monotonic()
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Yield whether to do the whole. Where the block raises, the next one is to do it."""
+        now = time.monotonic()
+        if self._begun_at is not None and now - self._begun_at < UPKEEP_EVERY_S / 2:
+            yield False
+            return
+        self._begun_at = now
+        try:
+            yield True
+        except BaseException:
+            self._begun_at = None
+            raise
 
 
 async def keep_books(upkeep: Upkeep, metrics: Metrics) -> None:

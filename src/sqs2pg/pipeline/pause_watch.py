@@ -127,6 +127,10 @@ class PauseWatch:
             watch.note(pauses.get(number))
         return True
 
+    async def look_first(self, reader: Reader) -> bool:
+        """As `look`, unless one beside it has just read it for this one, too."""
+        return (self._noted and not self.is_due()) or await self.look(reader)
+
     async def during(self, reader: Reader, take: Callable[[], Awaitable[_Taken]]) -> _Taken:
         """Return what `take` returns; read the pause before, and again and again meanwhile.
 

@@ -105,7 +105,7 @@ class Stretches:
     async def _look_first(self) -> None:
         """Read whether it is paused before anything is received."""
         for attempt in range(_FIRST_LOOKS):
-            if await self._watch.look(self._reader()) or self._stopping.is_set():
+            if await self._watch.look_first(self._reader()) or self._stopping.is_set():
                 return
             await asyncio.sleep(attempt * _LOOK_AGAIN_S)
 

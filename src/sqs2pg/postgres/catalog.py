@@ -50,10 +50,10 @@ _COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH}, NOT ({COLUMN_NO
        CASE WHEN m.is_enum THEN ARRAY(
            SELECT e.enumlabel::text FROM pg_catalog.pg_enum e
            WHERE e.enumtypid = m.oid ORDER BY e.enumsortorder) END,
-       {COLUMN_SCALE}
+       {COLUMN_SCALE},
+       has_table_privilege(a.attrelid, 'INSERT') OR has_any_column_privilege(a.attrelid, 'INSERT')
 {OF_COLUMNS} ORDER BY a.attnum"""
-
-_MAY_INSERT = "SELECT has_table_privilege(%s, 'INSERT') OR has_any_column_privilege(%s, 'INSERT')"
+_NAME = "format('%%I.%%I', n.nspname, c.relname)"
 
 NO_TABLES = {
     "v": "a view",
@@ -78,8 +78,9 @@ TAKES_ROWS = """CASE c.relkind
 """Whether the pg_class row `c` of such a kind takes rows: a view by an INSTEAD OF INSERT trigger or
 a rule, a foreign table by its server."""
 NO_TABLE_HINT = "name a table in sink.table, or give the view an INSTEAD OF INSERT trigger"
-_KIND = f"""SELECT c.relkind, {TAKES_ROWS}
-FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass(%s)"""
+_KIND = f"""SELECT c.relkind, {TAKES_ROWS}, {_NAME}
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = pg_catalog.to_regclass(%s)"""
 
 
 async def read_columns(session: Session, table: str) -> dict[str, Column]:
@@ -89,14 +90,13 @@ async def read_columns(session: Session, table: str) -> dict[str, Column]:
     """
     with readable(table):
         rows = await session.execute(_COLUMNS, [table])
-        [(may_insert,)] = await session.execute(_MAY_INSERT, [table, table]) if rows else [(False,)]
     if not rows:
         raise SettingsError(
             f"table {table} does not exist",
             code="target_table",
             hint="create it with `sqs2pg migrate`, or correct sink.table",
         )
-    if not may_insert:
+    if not rows[0][-1]:
         raise SettingsError(
             f"this role may not insert into {table}",
             code="target_privilege",
@@ -106,21 +106,25 @@ async def read_columns(session: Session, table: str) -> dict[str, Column]:
         name: Column(
             name, type_, length_max, nullable, filled, generated, labels and tuple(labels), scale
         )
-        for name, type_, length_max, nullable, filled, generated, labels, scale in rows
+        for name, type_, length_max, nullable, filled, generated, labels, scale, _ in rows
     }
 
 
-async def require_table(session: Session, table: str) -> None:
-    """Raise SettingsError where rows cannot be written to it. `table` is quoted for SQL."""
+async def require_table(session: Session, table: str) -> str:
+    """Return the name of a table as `resolve_table` does; "" where there is none.
+
+    `table` is quoted for SQL. Raises SettingsError where rows cannot be written to it.
+    """
     with readable(table):
         rows = await session.execute(_KIND, [table])
-    for kind, takes_rows in rows:
+    for kind, takes_rows, _ in rows:
         if kind in NO_TABLES and not takes_rows:
             raise SettingsError(
                 f"{table} is {NO_TABLES[kind]}: rows cannot be copied into it",
                 code="target_table",
                 hint=NO_TABLE_HINT,
             )
+    return str(rows[0][-1]) if rows else ""
 
 
 def readable(table: str) -> AbstractContextManager[None]:
@@ -134,7 +138,7 @@ async def resolve_table(session: Session, table: str) -> str | None:
     None where there is no such table. Raises psycopg.Error.
     """
     rows = await session.execute(
-        "SELECT format('%%I.%%I', n.nspname, c.relname) FROM pg_catalog.pg_class c"
+        f"SELECT {_NAME} FROM pg_catalog.pg_class c"
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.oid = pg_catalog.to_regclass(%s)",
         [table],

@@ -26,14 +26,29 @@ WHERE row_retention_days > 0 AND pg_catalog.to_regclass(target) IS NOT NULL ORDE
 _TRIM = "SELECT part, page, removed FROM sqs2pg.trim_rows(%s, %s, %s)"
 
 
-async def maintain(session: Session, pipeline: int) -> dict[str, int]:
+async def maintain(session: Session, pipeline: int, *, whole: bool = True) -> dict[str, int]:
     """Run every step once; return how many of each thing were attached, dropped or merged.
 
-    A step that fails stops no other. Raises the first one's TransientFault at the end. May be
-    repeated at any time.
+    Not `whole`: only the steps that are about this pipeline, where another one of the process has
+    just done those of the whole database. A step that fails stops no other. Raises the first one's
+    TransientFault at the end. May be repeated at any time.
     """
     done: dict[str, int] = {}
     faults: list[TransientFault] = []
+    if whole:
+        await _maintain_database(session, done, faults)
+    try:
+        done["quarantine_purged"] = await purge_expired(session, pipeline)
+    except TransientFault as fault:
+        faults.append(fault)
+    if faults:
+        raise faults[0]
+    return done
+
+
+async def _maintain_database(
+    session: Session, done: dict[str, int], faults: list[TransientFault]
+) -> None:
     for name, step in _STEPS.items():
         try:
             with retryable("upkeep of the ledger failed"):
@@ -47,13 +62,6 @@ async def maintain(session: Session, pipeline: int) -> dict[str, int]:
         done["rows_past_retention"] = periods.rows_removed
     except TransientFault as fault:
         faults.append(fault)
-    try:
-        done["quarantine_purged"] = await purge_expired(session, pipeline)
-    except TransientFault as fault:
-        faults.append(fault)
-    if faults:
-        raise faults[0]
-    return done
 
 
 async def _attach_days(session: Session) -> int:

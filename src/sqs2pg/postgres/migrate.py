@@ -16,7 +16,7 @@ from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
 from sqs2pg.mapping.ledger_key import today
 from sqs2pg.mapping.subject import subject_column
-from sqs2pg.postgres.catalog import read_columns, readable, require_table, resolve_table
+from sqs2pg.postgres.catalog import read_columns, require_table, resolve_table
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.digest import record_digest
 from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_table
@@ -68,6 +68,7 @@ SET ledger_retention_days = %s, quarantine_retention_days = %s
 WHERE name = %s AND (ledger_retention_days, quarantine_retention_days) <> (%s, %s) RETURNING 1"""
 LIMIT_REVEALS = """UPDATE pii.state SET reveals_per_hour_max = %s, people_per_hour_max = %s
 WHERE (reveals_per_hour_max, people_per_hour_max) <> (%s, %s) RETURNING 1"""
+_MIGRATE = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
 # For requests for all that is held on a person: only this column of a target is searched.
 RECORD_SUBJECT = """UPDATE sqs2pg.target t SET subject_column = %s FROM sqs2pg.pipeline p
 WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s
@@ -328,18 +329,32 @@ async def note_partitions(session: Session, settings: Settings, target: str) -> 
 async def pipeline_id(session: Session, settings: Settings) -> int:
     """Return the pipeline's number in the books.
 
-    Raises SettingsError where `migrate` has not been run, or not for these settings; FatalFault
-    where the schema is not this package's, or a part of it is gone.
+    Raises as `require_migrated` and `registered_id`.
     """
-    hint = "run `sqs2pg migrate` with the same settings, as the owner of the tables"
+    await require_migrated(session)
+    return await registered_id(session, settings)
+
+
+async def require_migrated(session: Session) -> None:
+    """Raise SettingsError where `migrate` has not been run by this version; FatalFault where the
+    schema is not this package's, or a part of it is gone.
+    """
     with explained():
         applied = await read_record(session)
         check_record(applied)
         await check_schemas(session, applied)
-        if len(applied) < len(migrations()):
-            raise SettingsError(
-                "the database has not been migrated to this version", code="migrate", hint=hint
-            )
+    if len(applied) < len(migrations()):
+        raise SettingsError(
+            "the database has not been migrated to this version", code="migrate", hint=_MIGRATE
+        )
+
+
+async def registered_id(session: Session, settings: Settings) -> int:
+    """Return the pipeline's number in the books of a database that is migrated.
+
+    Raises SettingsError where `migrate` has not been run for these settings.
+    """
+    with explained():
         rows = await session.execute(_REGISTERED, [settings.pipeline_name])
         tables = [
             await resolve_table(session, quote_table(target.table)) for target in settings.targets
@@ -348,13 +363,13 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
         raise SettingsError(
             f"pipeline {settings.pipeline_name!r} is not registered in the database",
             code="migrate",
-            hint=hint,
+            hint=_MIGRATE,
         )
     number, registered = rows[0][0], {target: mode for _, target, mode in rows}
     for position, (target, resolved) in enumerate(zip(settings.targets, tables, strict=True)):
         if resolved is None:
             raise SettingsError(
-                f"table {target.table} does not exist", code="target_table", hint=hint
+                f"table {target.table} does not exist", code="target_table", hint=_MIGRATE
             )
         if position == 0 and rows[0][1] != resolved:
             raise _other_table(settings, rows[0][1], resolved)
@@ -362,7 +377,7 @@ async def pipeline_id(session: Session, settings: Settings) -> int:
             raise SettingsError(
                 f"pipeline {settings.pipeline_name!r} is not registered for {resolved}",
                 code="migrate",
-                hint=hint,
+                hint=_MIGRATE,
             )
         if registered[resolved] != target.write.mode:
             raise changed_mode(target, registered[resolved])
@@ -391,12 +406,10 @@ async def target_tables(
     for target in settings.targets:
         table = quote_table(target.table)
         found = await read_columns(session, table)
-        await require_table(session, table)
+        name = await require_table(session, table)
         matched.append(columns.match(target.fields, found, target.table, narrowed=narrowed))
         columns.check_subject(settings, target, found)
         names = tuple(field.column for field in target.fields)
-        with readable(table):
-            name = await resolve_table(session, table)
-        staging = await read_write_path(session, target, name or "")
-        tables.append(TargetTable(table, names, name or "", staging))
+        staging = await read_write_path(session, target, name)
+        tables.append(TargetTable(table, names, name, staging))
     return tables, matched

@@ -51,7 +51,7 @@ SELECT count(*), count(*) FILTER (WHERE replayed_at IS NULL),
            SELECT FROM sqs2pg.delivery d WHERE d.key = gone.key
            AND d.message_id = gone.message_id AND d.outcome = 'quarantined'))
 FROM gone"""
-_PURGE_EXPIRED = "SELECT purged, sequence, hash FROM sqs2pg.purge_expired(%s)"
+_PURGE_EXPIRED = "SELECT purged, sequence, hash FROM sqs2pg.purge_expired({pipeline})"
 _TALLY = "INSERT INTO sqs2pg.tally (pipeline, kind, purged) VALUES (%s, 'purge', %s)"
 
 
@@ -303,8 +303,9 @@ async def purge_expired(session: Session, pipeline: int) -> int:
         hint="run `sqs2pg migrate` as the owner of the schema, which grants what is missing",
     ):
         while count == PURGE_BATCH:
-            async with session.transaction(mode=READ_COMMITTED):
-                [(count, *head)] = await session.execute(_PURGE_EXPIRED, [pipeline])
+            purge = _PURGE_EXPIRED.format(pipeline=int(pipeline))
+            async with session.transaction(purge, mode=READ_COMMITTED) as transaction:
+                [(count, *head)] = transaction.opened
             if count:
                 audit.announce("purge", audit.Anchor(*head))
             purged += count

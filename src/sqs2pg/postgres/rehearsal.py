@@ -11,6 +11,8 @@ row meets: constraints, triggers FOR EACH ROW, the bounds of partitions.
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
 import psycopg
 
@@ -26,6 +28,18 @@ MARK = "/* rehearsal */"
 """After BEGIN, for who reads the server's log or what is on the wire."""
 
 
+class Part(enum.Enum):
+    """Which statements of a batch to rehearse.
+
+    Those on the books are the same for all pipelines that write them alike. Whether a login may
+    send them does not depend on those on the targets.
+    """
+
+    ALL = "all"
+    BOOKS = "books"
+    TARGETS = "targets"
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """The first statement of a batch that PostgreSQL refuses without any row."""
 
@@ -36,40 +50,64 @@ class Refusal(msgspec.Struct, frozen=True):
     """The privileges on the table that the statement needs."""
 
 
-async def rehearse(session: Session, plan: SinkPlan, vault: Sealer | None = None) -> Refusal | None:
+async def rehearse(
+    session: Session, plan: SinkPlan, vault: Sealer | None = None, part: Part = Part.ALL
+) -> Refusal | None:
     """Go through the statements of a batch on `session`, as its role, under the batch's timeouts.
 
     Returns what PostgreSQL refuses first, None where it takes all. Raises KeyFault where another
     key version is the active one. May be repeated.
     """
-    ledger = Ledger(plan.id, undated=plan.undated, dedupe=plan.dedupe)
-    table = needs = ""
+    at = _Place()
     try:
         async with BatchTransactions(plan, vault, MARK).open(session) as transaction:
-            table, needs = "sqs2pg.delivery", "INSERT"
-            await ledger.copy(session, b"", ())
-            needs = "SELECT, INSERT"
-            await ledger.claim(session, (), ())
-            needs = "EXECUTE of mark_quarantined, which works"
-            await ledger.mark_quarantined(session, ())
-            targets = TargetCopy(plan.targets)
-            for number, target in enumerate(plan.targets):
-                table, needs = target.name, target.needs
-                await targets.touch(session, number)
-            if vault is not None:
-                table = "pii.value"
-                await vault.rehearse(session)
-            table = "sqs2pg.quarantine"
-            await session.copy(dead_letter_copy.COPY, "")
-            table = needs = ""
-            await session.execute(CONSTRAIN)
-            table, needs = "sqs2pg.tally", "INSERT"
-            await session.execute(tally.ENTER_NOTHING)
-            if plan.objects:
-                table, needs = "sqs2pg.backfill", "SELECT, INSERT, UPDATE of its state"
-                for statement in object_claims.REHEARSED:
-                    await session.execute(statement)
+            if part is not Part.TARGETS:
+                await _enter(session, plan, at)
+            if part is not Part.BOOKS:
+                await _touch_targets(session, plan, at)
+            if part is not Part.TARGETS:
+                await _end(session, plan, vault, at)
             await transaction.rollback()
     except psycopg.Error as error:
-        return Refusal(diagnose(error), table, needs)
+        return Refusal(diagnose(error), at.table, at.needs)
     return None
+
+
+class _Place(msgspec.Struct):
+    """What the statement under way is about, as in `Refusal`."""
+
+    table: str = ""
+    needs: str = ""
+
+
+async def _enter(session: Session, plan: SinkPlan, at: _Place) -> None:
+    ledger = Ledger(plan.id, undated=plan.undated, dedupe=plan.dedupe)
+    at.table, at.needs = "sqs2pg.delivery", "INSERT"
+    await ledger.copy(session, b"", ())
+    at.needs = "SELECT, INSERT"
+    await ledger.claim(session, (), ())
+    at.needs = "EXECUTE of mark_quarantined, which works"
+    await ledger.mark_quarantined(session, ())
+
+
+async def _touch_targets(session: Session, plan: SinkPlan, at: _Place) -> None:
+    targets = TargetCopy(plan.targets)
+    for number, target in enumerate(plan.targets):
+        at.table, at.needs = target.name, target.needs
+        await targets.touch(session, number)
+
+
+async def _end(session: Session, plan: SinkPlan, vault: Sealer | None, at: _Place) -> None:
+    if vault is not None:
+        at.table, at.needs = "pii.value", "INSERT"
+        await vault.rehearse(session)
+    at.table, at.needs = "sqs2pg.quarantine", "INSERT"
+    await session.copy(dead_letter_copy.COPY, "")
+    at.table = at.needs = ""
+    await session.execute(CONSTRAIN)
+    at.table, at.needs = "sqs2pg.tally", "INSERT"
+    await session.execute(tally.ENTER_NOTHING)
+    if plan.objects:
+        at.table, at.needs = "sqs2pg.backfill", "SELECT, INSERT, UPDATE of its state"
+        for statement in object_claims.REHEARSED:
+            await session.execute(statement)

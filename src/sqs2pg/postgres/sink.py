@@ -32,7 +32,7 @@ from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPla
 from sqs2pg.postgres.connection import Session, Transaction
 from sqs2pg.postgres.dead_letter_copy import copy_dead_letters
 from sqs2pg.postgres.ledger import Claim, Ledger, attach_days
-from sqs2pg.postgres.rehearsal import Refusal, rehearse
+from sqs2pg.postgres.rehearsal import Part, Refusal, rehearse
 from sqs2pg.postgres.reject_search import SUPPRESSED, find_rejected
 from sqs2pg.postgres.reject_streak import Rejections, Streak
 from sqs2pg.postgres.session_pool import SessionPool
@@ -349,7 +349,12 @@ class Sink(SinkSession):
         except psycopg.Error as error:
             raise await self._give_up(diagnose(error)) from None
 
-    async def rehearse(self) -> Refusal | None:
+    @property
+    def has_vault(self) -> bool:
+        """Whether what it writes is sealed in the vault, too."""
+        return self._vault is not None
+
+    async def rehearse(self, part: Part = Part.ALL) -> Refusal | None:
         """Go through the statements of a batch without rows, and roll back.
 
         Returns the first refusal, None where there is none. Raises TransientFault where no
@@ -357,7 +362,7 @@ class Sink(SinkSession):
         """
         async with self.lent():
             await self.connected()
-            refusal = await self._limited(rehearse(self.session, self._plan, self._vault))
+            refusal = await self._limited(rehearse(self.session, self._plan, self._vault, part))
             if refusal is not None and refusal.fault.closes_session:
                 await self.session.close()
             return refusal

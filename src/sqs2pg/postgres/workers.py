@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -26,7 +27,10 @@ from sqs2pg.postgres.sqlstate import retryable
 STALE_S = 60.0
 """A worker whose last heartbeat is older than this is not counted."""
 FORGET_S = 3600.0
-"""The row of a worker whose last heartbeat is older than this is removed."""
+"""The row of a worker whose last heartbeat is older than this is removed: when a worker starts, and
+as often by each one."""
+ROOM_FRESH_S = 5.0
+"""For so long the pipelines of a process use what one of them has read of the server, seconds."""
 WORKERS_MAX = 200
 REASONS_MAX = 50
 QUARANTINE_MAX = 100_000
@@ -126,12 +130,16 @@ class WorkerRegistry:
         self._started_at = started_at
         self.id = str(uuid.uuid4())
         self._host = socket.gethostname()
+        self._forget_at = 0.0  # time.monotonic()
 
     async def beat(self, session: Session, heartbeat: Heartbeat) -> None:
         """Renew our row, and remove the rows of workers long gone. Raises TransientFault."""
         row = [self.id, self._pipeline, self._host, os.getpid(), __version__, self._started_at]
         await _run(session, _BEAT, [*row, *msgspec.structs.astuple(heartbeat)])
-        await _run(session, _FORGET, [self._pipeline, FORGET_S])
+        now = time.monotonic()
+        if now >= self._forget_at:
+            await _run(session, _FORGET, [self._pipeline, FORGET_S])
+            self._forget_at = now + FORGET_S
 
     async def leave(self, session: Session) -> None:
         """Remove our row, because this worker ends normally. Raises TransientFault."""
@@ -151,10 +159,29 @@ class WorkerRegistry:
         rows = await _run(session, _QUARANTINE, [self._pipeline, QUARANTINE_MAX, REASONS_MAX])
         return [Reason(*row) for row in rows]
 
-    async def head_room(self, session: Session) -> HeadRoom:
-        """Return what the server uses and allows, and the active key version."""
-        [row] = await _run(session, _HEAD_ROOM, None)
-        return HeadRoom(*row)
+
+class SharedHeadRoom:
+    """What the server of one database uses and allows, read once for all pipelines of a process.
+
+    It takes the server longer than anything else that the status asks.
+    """
+
+    def __init__(self) -> None:
+        self._room: HeadRoom | None = None
+        self._read_at = 0.0
+
+    async def read(self, session: Session) -> HeadRoom:
+        """Return what was read at most ROOM_FRESH_S ago. Raises TransientFault."""
+        now = time.monotonic()
+        if self._room is None or now - self._read_at > ROOM_FRESH_S:
+            self._room, self._read_at = await head_room(session), now
+        return self._room
+
+
+async def head_room(session: Session) -> HeadRoom:
+    """Return what the server uses and allows, and the active key version."""
+    [row] = await _run(session, _HEAD_ROOM, None)
+    return HeadRoom(*row)
 
 
 async def _run(session: Session, statement: str, values: list[Any] | None) -> list[tuple[Any, ...]]:

@@ -19,14 +19,16 @@ from sqs2pg.errors import FatalFault, KeyFault, Sqs2pgError, TransientFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.unknown_members import UnknownMembers
 from sqs2pg.native import extension, keep_memory
+from sqs2pg.pipeline.books_upkeep import SharedUpkeep
 from sqs2pg.pipeline.key_rotation import Compiled, KeyRotation
 from sqs2pg.pipeline.processor import Processor
 from sqs2pg.pipeline.recent_keys import RecentKeys
 from sqs2pg.pipeline.refusals import PROBE_TIMEOUT_S
 from sqs2pg.postgres.batch_transaction import SinkPlan
 from sqs2pg.postgres.connection import NoSession, Session, wait_closed
-from sqs2pg.postgres.migrate import pipeline_id
+from sqs2pg.postgres.migrate import registered_id, require_migrated
 from sqs2pg.postgres.refusal_reason import explain_refusal, is_passing
+from sqs2pg.postgres.rehearsal import Part, Refusal
 from sqs2pg.postgres.reject_streak import Streak
 from sqs2pg.postgres.session_pool import SessionPool
 from sqs2pg.postgres.sink import Sink
@@ -34,6 +36,7 @@ from sqs2pg.postgres.staging import StagedInsert
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
 from sqs2pg.runners.compile_plan import compile_plan, load_compiler
 from sqs2pg.runners.connect import Connector, connected, database_hosts, keyring_of
+from sqs2pg.runners.start_reads import Once, read_alone
 from sqs2pg.settings import Settings
 from sqs2pg.status.snapshot import About
 from sqs2pg.telemetry.batch_log import BatchLog
@@ -84,20 +87,26 @@ class Processing(msgspec.Struct):
                 await self.vault.preload(session, made_by)
 
 
-async def upkeep(settings: Settings, pipeline: int, pool: SessionPool | None = None) -> None:
+async def upkeep(
+    settings: Settings,
+    pipeline: int,
+    pool: SessionPool | None = None,
+    shared: SharedUpkeep | None = None,
+) -> None:
     """Do one turn of the books' upkeep, over a session of the pool or one of its own.
 
-    Raises TransientFault.
+    `shared`: with other pipelines of the process. Raises TransientFault.
     """
     from sqs2pg.postgres.maintenance import maintain  # no start waits for it
 
     async with AsyncExitStack() as stack:
+        whole = stack.enter_context(shared.turn()) if shared else True
         lent = pool.lent() if pool else connected(settings)
         try:
             session = await stack.enter_async_context(lent)
         except FatalFault as fault:  # such as a login refused while the server starts up
             raise TransientFault(fault.what, code=fault.code) from None
-        await maintain(session, pipeline)
+        await maintain(session, pipeline, whole=whole)
 
 
 def about_of(settings: Settings) -> About:
@@ -118,6 +127,7 @@ async def assemble_processors(
     archive: bool = False,
     metrics: Metrics | None = None,
     pool: SessionPool | None = None,
+    once: Once | None = None,
 ) -> AsyncIterator[Processing]:
     """Yield the processors alone, for callers that poll no queue; close them after.
 
@@ -125,23 +135,30 @@ async def assemble_processors(
 
     `endpoints` are the hosts in use, for `keyring_of`. `is_fifo` and `archive` are those of
     `compile_plan`. `metrics`: the caller's, if they outlive the processors. `pool` lends the
-    processors their sessions; without it each has one of its own.
+    processors their sessions; without it each has one of its own. `once` reads what other pipelines
+    that start now read, too; without it everything is read for this one.
     """
     sessions: list[Session] = []
     sinks: list[Sink] = []
     filling: asyncio.Task[None] | None = None
     traces = _traces_of(settings)
     try:
-        keyring = keyring_of(settings, endpoints)
+        read = once or read_alone
+
+        async def load_keys() -> Keyring:
+            return keyring_of(settings, endpoints)
+
+        keyring = await read(("keys", settings.keys), load_keys)
         connector = Connector(settings)
         load_compiler()
         count = settings.sink.connections
         async with _first(connector, pool, sessions) as first:
             if pool:  # the server starts a process per session: not only when it is wanted
                 filling = asyncio.create_task(pool.fill(count))
-            number = await pipeline_id(first, settings)
+            await read("migrated", partial(require_migrated, first))
+            number = await registered_id(first, settings)
             compiler, compiled = await compile_plan(
-                first, settings, keyring, number, is_fifo=is_fifo, archive=archive
+                first, settings, keyring, number, is_fifo=is_fifo, archive=archive, once=read
             )
         if pool:
             sessions += [NoSession() for _ in range(count)]
@@ -169,7 +186,7 @@ async def assemble_processors(
             Processor(compiled.plan, sink, metrics, batch_log, traces, rotation.follow, recent)
             for sink in sinks
         ]
-        await _require_writable(sinks[0], sink_plan)
+        await _require_writable(sinks[0], sink_plan, once)
         if filling:
             await filling
         yield Processing(
@@ -240,15 +257,18 @@ async def record_unknown(
         metrics.unknown.add(counts)
 
 
-async def _require_writable(sink: Sink, plan: SinkPlan) -> None:
+async def _require_writable(sink: Sink, plan: SinkPlan, once: Once | None) -> None:
     """Rehearse a batch before anything is received: no message is held for what never ends.
 
-    Raises FatalFault where PostgreSQL refuses it, TransientFault where it may take it later. A
-    lock of somebody else's is waited out as at any other time.
+    With `once` the books are rehearsed once for all pipelines that start now and write them with
+    the same statements, and each target by its own pipeline.
+
+    Raises FatalFault where PostgreSQL refuses it, TransientFault where it may take it later. A lock
+    of somebody else's is waited out as at any other time.
     """
     try:
         with sink.probing(PROBE_TIMEOUT_S):
-            refusal = await sink.rehearse()
+            refusal = await _rehearse(sink, plan, once)
     except KeyFault as fault:
         if fault.code != "key_version":
             raise
@@ -265,6 +285,31 @@ async def _require_writable(sink: Sink, plan: SinkPlan) -> None:
         sqlstate=refusal.fault.sqlstate,
         table=refusal.table,
     )
+
+
+async def _rehearse(sink: Sink, plan: SinkPlan, once: Once | None) -> Refusal | None:
+    """Return the first refusal of what was not rehearsed yet."""
+    if once is None:
+        return await sink.rehearse()
+
+    async def of_books() -> None:
+        if refusal := await sink.rehearse(Part.BOOKS):
+            raise _RefusedError(refusal)
+
+    how = plan.fifo, plan.archive, plan.objects, plan.dedupe, plan.statement_timeout_s
+    try:
+        await once(("rehearsed", how, plan.key_version, sink.has_vault), of_books)
+    except _RefusedError as refused:
+        return refused.refusal
+    return await sink.rehearse(Part.TARGETS)
+
+
+class _RefusedError(Exception):
+    """Carries a refusal past `once`, which shares no fault."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__()
+        self.refusal = refusal
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ import structlog
 from msgspec import structs
 
 from sqs2pg.errors import KeyFault, SettingsError, TransientFault
-from sqs2pg.keys.derive import hkdf_sha256
+from sqs2pg.keys.derive import Secret, hkdf_sha256
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.budget import budget_of
 from sqs2pg.mapping.columns import Column, column_for
@@ -35,6 +35,7 @@ from sqs2pg.postgres.key_registry import oldest_version, verify_fingerprints
 from sqs2pg.postgres.migrate import target_tables
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.runners.compile_subjects import subject_reader_of
+from sqs2pg.runners.start_reads import Once, read_alone
 from sqs2pg.settings import Settings, Target
 from sqs2pg.settings.staged_fields import staged_fields, with_staged_fields
 from sqs2pg.vault.holders import note_holders
@@ -155,16 +156,23 @@ async def compile_plan(
     *,
     is_fifo: Callable[[], Awaitable[bool]] | None = None,
     archive: bool = False,
+    once: Once = read_alone,
 ) -> tuple[PlanCompiler, Compiled]:
     """Read the tables and the record of keys; return the compiler and its first plan.
+
+    `once` reads what other pipelines that start now read, too.
 
     `is_fifo` is asked last, so that a wrong key or table is reported before the queue. Without it
     the messages come from no FIFO queue. `archive`: they come from no queue at all, and may be
     years old. Raises SettingsError where the tables do not fit the mapping, and KeyFault.
     """
     targets, columns = await target_tables(session, settings)
-    keyring = await verify_fingerprints(session, keyring)
-    subject_key = await reference_key(session, keyring)
+
+    async def checked() -> tuple[Keyring, Secret]:
+        active = await verify_fingerprints(session, keyring)
+        return active, await reference_key(session, active)
+
+    keyring, subject_key = await once(("checked keys", settings.keys), checked)
     await note_holders(session, settings, targets)
     compiler = PlanCompiler(
         settings,

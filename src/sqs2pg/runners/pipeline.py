@@ -33,10 +33,11 @@ from sqs2pg.postgres.dsn import network_address, resolve_dsn
 from sqs2pg.postgres.migrations import migrations
 from sqs2pg.postgres.session_pool import SessionPool
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
-from sqs2pg.postgres.workers import WorkerRegistry
+from sqs2pg.postgres.workers import WorkerRegistry, head_room
 from sqs2pg.runners.assembly import Processing, about_of, assemble_processors, upkeep
 from sqs2pg.runners.connect import endpoint_hosts
 from sqs2pg.runners.shared import Shared
+from sqs2pg.runners.start_reads import Once
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.in_flight import InFlight
@@ -115,6 +116,16 @@ class Pipeline:
 
         Raises SettingsError, KeyFault, TransientFault or FatalFault; then nothing stays open.
         """
+        if self._shared:
+            async with self._shared.starting(self.settings) as once:
+                await self._open(once)
+        else:
+            await self._open(None)
+        self.opened = True
+        if self._stopping:
+            self.stretches.stop()
+
+    async def _open(self, once: Once | None) -> None:
         async with AsyncExitStack() as stack:
             settings = self.settings
             pool = readings = in_flight = None
@@ -137,7 +148,9 @@ class Pipeline:
 
             where = endpoint_hosts(settings, self.client)
             made = await stack.enter_async_context(
-                assemble_processors(settings, where, is_fifo, metrics=self.metrics, pool=pool)
+                assemble_processors(
+                    settings, where, is_fifo, metrics=self.metrics, pool=pool, once=once
+                )
             )
             self._put_together(made, *await looking, in_flight, readings)
             stack.callback(self.source.leave)
@@ -145,9 +158,6 @@ class Pipeline:
             if not self._shared or self._shared.one:
                 await made.preload()  # one vault's memory in the process
             self._owned = stack.pop_all()
-        self.opened = True
-        if self._stopping:
-            self.stretches.stop()
 
     async def run(self, *, drain_settle_s: float | None = None) -> Totals:
         """Consume until a stop is requested, or until the queue was empty for `drain_settle_s`.
@@ -261,6 +271,7 @@ class Pipeline:
             ),
             pauses=watch,
             lend=readings.lent if readings else made.connect.opened,
+            head_room=self._shared.head_room(settings).read if self._shared else head_room,
             key_version=lambda: made.rotation.key_version,
             migrations=len(migrations()),
             database_host=network_address(resolve_dsn(settings.sink.dsn)),
@@ -283,8 +294,10 @@ class Pipeline:
         if self._shared:
             watch.join(self._shared.watches(settings), number)
 
+        together = self._shared.upkeep(settings) if self._shared else None
+
         async def keep() -> None:
-            await upkeep(settings, number, readings)
+            await upkeep(settings, number, readings, together)
 
         def make(after: Consumer | None) -> Consumer:
             return Consumer(

@@ -7,17 +7,24 @@ one connection string share their sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
+from sqs2pg.pipeline.books_upkeep import SharedUpkeep
 from sqs2pg.pipeline.pause_watch import PauseWatch
 from sqs2pg.postgres.dsn import resolve_dsn
 from sqs2pg.postgres.session_pool import SessionPool, SessionPools
+from sqs2pg.postgres.workers import SharedHeadRoom
 from sqs2pg.runners.connect import Connector
+from sqs2pg.runners.start_reads import Once, SharedReads
 from sqs2pg.settings import CONNECTIONS_MAX, IN_FLIGHT_BYTES_MAX, ProcessSettings, Settings
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.in_flight import InFlight
 from sqs2pg.sqs.turns import Turns
 
+STARTS_AT_ONCE = 8
+"""Pipelines that start at the same time: more would only open more sessions."""
 READING_SESSIONS = 2
 """Sessions per database for readings and upkeep, which must not wait for batches."""
 
@@ -46,6 +53,10 @@ class Shared:
         self.turns = Turns()
         self._readings: dict[str, SessionPools] = {}
         self._watches: dict[str, dict[int, PauseWatch]] = {}
+        self._upkeep: dict[str, SharedUpkeep] = {}
+        self._rooms: dict[str, SharedHeadRoom] = {}
+        self._reads = SharedReads()
+        self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
 
     def join(self, settings: Settings) -> tuple[SessionPool, SessionPool]:
         """Return the sessions of a pipeline's database for batches, and those for readings.
@@ -59,12 +70,36 @@ class Shared:
         connect = Connector(settings)
         return self.sessions.join(key, connect), readings.join(key, connect)
 
+    @asynccontextmanager
+    async def starting(self, settings: Settings) -> AsyncIterator[Once | None]:
+        """Wait until a pipeline may start; yield what it reads together with others meanwhile.
+
+        None where there is nobody to read with.
+        """
+        if self.one:
+            yield None
+            return
+        reads = self._reads.begin(_database(settings))
+        try:
+            async with self._starting:
+                yield reads.once
+        finally:
+            reads.end()
+
     def watches(self, settings: Settings) -> dict[int, PauseWatch]:
         """Return what watches the pauses of the pipelines of the same database, by number.
 
         A pipeline enters itself, and removes itself at the end.
         """
         return self._watches.setdefault(_database(settings), {})
+
+    def upkeep(self, settings: Settings) -> SharedUpkeep:
+        """Return the upkeep of the books of a pipeline's database."""
+        return self._upkeep.setdefault(_database(settings), SharedUpkeep())
+
+    def head_room(self, settings: Settings) -> SharedHeadRoom:
+        """Return what the server of a pipeline's database uses and allows."""
+        return self._rooms.setdefault(_database(settings), SharedHeadRoom())
 
     async def close(self) -> None:
         """Close the client. May be repeated."""

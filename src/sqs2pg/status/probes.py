@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
 
@@ -20,7 +20,14 @@ from sqs2pg.errors import FatalFault, Sqs2pgError, TransientFault
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.pauses import Pause
 from sqs2pg.postgres.unknown_fields import UnknownField, UnknownFieldRegistry
-from sqs2pg.postgres.workers import Heartbeat, Reason, Worker, WorkerRegistry, certificate_expiry
+from sqs2pg.postgres.workers import (
+    HeadRoom,
+    Heartbeat,
+    Reason,
+    Worker,
+    WorkerRegistry,
+    certificate_expiry,
+)
 from sqs2pg.sqs.backlog import DeadLetterQueue, OldestMessage, has_cloudwatch
 from sqs2pg.sqs.client import SqsClient
 from sqs2pg.sqs.queue import QueueSource
@@ -118,14 +125,15 @@ class Probes:
         *,
         pauses: Pauses,
         lend: Callable[[], AbstractAsyncContextManager[Session]],
+        head_room: Callable[[Session], Awaitable[HeadRoom]],
         key_version: Callable[[], int],
         migrations: int,
         database_host: tuple[str, int] | None,
         every_s: float,
         cloudwatch: bool,
     ) -> None:
-        """`lend` yields a session for a reading. `database_host` is the server whose certificate is
-        read; None for a local socket.
+        """`lend` yields a session for a reading, `head_room` reads what the server allows and uses.
+        `database_host` is the server whose certificate is read; None for a local socket.
         """
         self._source = source
         self._client = client
@@ -137,6 +145,7 @@ class Probes:
         self._unknown = unknown
         self._pauses = pauses
         self._lend = lend
+        self._head_room = head_room
         self._key_version = key_version
         self._migrations = migrations
         self._database_host = database_host
@@ -268,7 +277,7 @@ class Probes:
                 results.quarantine = await workers.quarantine(session)
                 await self._record_unknown(session)
                 results.unknown = await self._unknown.read(session)
-                room = await workers.head_room(session)
+                room = await self._head_room(session)
         except (TransientFault, FatalFault) as fault:
             metrics.database_up.set(0)
             results.database = ReadinessCheck(ok=False, detail=fault.code)
