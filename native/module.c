@@ -190,9 +190,10 @@ static PyMethodDef module_methods[] = {
     {"seal_new_people", seal_new_people, METH_VARARGS,
      "seal_new_people(keys, entries, drawn, wrappings, each, contexts, names) -> what is to be stored"},
     {"rewrap_keys", rewrap_keys, METH_VARARGS,
-     "rewrap_keys(keys, derive, wrappings, each, prefix, drawn) -> the wrapped keys, or None"},
+     "rewrap_keys(rows, count, derive, wrappings, each, prefix, drawn) -> elements of arrays, or None"},
     {"renew_values", renew_values, METH_VARARGS,
-     "renew_values(values, derive, contexts, pseudonyms, remask, drawn) -> how many, and rows for COPY; or None"},
+     "renew_values(rows, count, derive, contexts, pseudonyms, remask, drawn) -> how many, and rows for "
+     "COPY; or None"},
     {"seal_texts", seal_texts, METH_VARARGS,
      "seal_texts(wrappings, each, what, drawn, places, plaintexts) -> the texts sealed in format 1"},
     {"merged_lines", merged_lines, METH_VARARGS,
@@ -226,7 +227,7 @@ static int module_exec(PyObject *module)
     }
     convert_double_by = format_as_python;
     if (fast_path_prepare() < 0 || add_type(module, &fast_path_spec) < 0 ||
-        add_type(module, &known_spec) < 0 || PyModule_AddIntConstant(module, "API", 30) < 0)
+        add_type(module, &known_spec) < 0 || PyModule_AddIntConstant(module, "API", 31) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");

@@ -8,7 +8,7 @@
 #include "sha256.h"
 #include "vault_rows.h"
 
-enum { PLAIN_HEAD = 1 + AEAD_NONCE_BYTES, ADDRESS_BYTES = 6, FIELDS_OF_A_ROW = 6 };
+enum { PLAIN_HEAD = 1 + AEAD_NONCE_BYTES, FIELDS_OF_A_ROW = 6 };
 
 enum {
     ADDRESS,
@@ -394,33 +394,20 @@ static void forget(struct renew *job)
     text_forget(&job->sealed);
 }
 
-/* Find the arrays; 0 with an exception. */
-static int find_arrays(struct column *columns, PyObject *arrays)
-{
-    if (PyTuple_GET_SIZE(arrays) != VALUE_COLUMNS)
-        return refuse_rows();
-    for (Py_ssize_t i = 0; i < VALUE_COLUMNS; i++) {
-        PyObject *array = PyTuple_GET_ITEM(arrays, i);
-        if (!PyBytes_Check(array))
-            return refuse_rows();
-        columns[i].array = (struct part){(const uint8_t *)PyBytes_AS_STRING(array), PyBytes_GET_SIZE(array)};
-    }
-    return 1;
-}
-
 PyObject *renew_values(PyObject *module, PyObject *args)
 {
     (void)module;
     struct renew job = {.columns = {[ADDRESS].size = ADDRESS_BYTES, [MADE_BY].size = 4,
                                     [SUBJECT].size = REFERENCE_BYTES, [GENERATION].size = 4,
                                     [VERSION].size = VERSION_BYTES, [FIELD].size = 4}};
-    PyObject *arrays, *derive, *found = NULL, *known = NULL;
-    if (!PyArg_ParseTuple(args, "O!O(y#O!)O!Oy#", &PyTuple_Type, &arrays, &derive,
+    struct part rows;
+    PyObject *derive, *found = NULL, *known = NULL;
+    if (!PyArg_ParseTuple(args, "y#nO(y#O!)O!Oy#", &rows.at, &rows.len, &job.count, &derive,
                           &job.data_key.at, &job.data_key.len, &PyTuple_Type, &job.of_fields,
                           &PyTuple_Type, &job.pseudonyms, &job.remask, &job.drawn.at,
                           &job.drawn.len))
         return NULL;
-    if (find_arrays(job.columns, arrays) && read_columns(job.columns, VALUE_COLUMNS, &job.count) &&
+    if (read_rows(rows, job.count, job.columns, VALUE_COLUMNS) &&
         gather(&job) && (known = PyDict_New()) != NULL &&
         (job.openers = find_openers(derive, job.columns[VERSION].elements,
                                     job.columns[WRAPPED].elements, job.count, known)) != NULL)

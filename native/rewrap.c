@@ -6,7 +6,7 @@
 #include "sha256.h"
 #include "vault_rows.h"
 
-enum { SUBJECT, GENERATION, VERSION, WRAPPED, KEY_COLUMNS };
+enum { ADDRESS, SUBJECT, GENERATION, VERSION, WRAPPED, KEY_COLUMNS };
 
 struct rewrap {
     struct column columns[KEY_COLUMNS];
@@ -15,7 +15,7 @@ struct rewrap {
     struct wrappings wrappings;
     struct part prefix, drawn;
     struct aead *from, *to;
-    struct text aad, out;
+    struct text aad, addresses, subjects, out;
 };
 
 /* Append a wrapped key as an element of an array. */
@@ -54,7 +54,13 @@ static enum result rewrap_all(struct rewrap *job)
             result = LEFT;
         if (result == DONE)
             result = put_wrapped(job, first, job->drawn.at + i * AEAD_NONCE_BYTES, key);
+        struct slice address = job->columns[ADDRESS].elements[i];
+        struct slice subject = job->columns[SUBJECT].elements[i];
+        text_append_sized(&job->addresses, address.at, address.len);
+        text_append_sized(&job->subjects, subject.at, subject.len);
     }
+    if (job->addresses.failed || job->subjects.failed)
+        result = NO_MEMORY;
     wipe(key, sizeof key);
     return result;
 }
@@ -75,19 +81,16 @@ static int check_rewrap(struct rewrap *job)
 PyObject *rewrap_keys(PyObject *module, PyObject *args)
 {
     (void)module;
-    struct rewrap job = {.columns = {[SUBJECT].size = REFERENCE_BYTES, [GENERATION].size = 4,
-                                     [VERSION].size = VERSION_BYTES}};
+    struct rewrap job = {.columns = {[ADDRESS].size = ADDRESS_BYTES, [SUBJECT].size = REFERENCE_BYTES,
+                                     [GENERATION].size = 4, [VERSION].size = VERSION_BYTES}};
     struct column *columns = job.columns;
+    struct part rows;
     PyObject *derive, *found = NULL, *known = NULL;
-    if (!PyArg_ParseTuple(args, "(y#y#y#y#)OO!ny#y#", &columns[SUBJECT].array.at,
-                          &columns[SUBJECT].array.len, &columns[GENERATION].array.at,
-                          &columns[GENERATION].array.len, &columns[VERSION].array.at,
-                          &columns[VERSION].array.len, &columns[WRAPPED].array.at,
-                          &columns[WRAPPED].array.len, &derive, &PyTuple_Type,
-                          &job.wrappings.pairs, &job.wrappings.each, &job.prefix.at,
+    if (!PyArg_ParseTuple(args, "y#nOO!ny#y#", &rows.at, &rows.len, &job.count, &derive,
+                          &PyTuple_Type, &job.wrappings.pairs, &job.wrappings.each, &job.prefix.at,
                           &job.prefix.len, &job.drawn.at, &job.drawn.len))
         return NULL;
-    if (read_columns(columns, KEY_COLUMNS, &job.count) && check_rewrap(&job) &&
+    if (read_rows(rows, job.count, columns, KEY_COLUMNS) && check_rewrap(&job) &&
         (known = PyDict_New()) != NULL &&
         (job.openers = find_openers(derive, columns[VERSION].elements, columns[WRAPPED].elements,
                                     job.count, known)) != NULL) {
@@ -95,8 +98,11 @@ PyObject *rewrap_keys(PyObject *module, PyObject *args)
         Py_BEGIN_ALLOW_THREADS;
         result = rewrap_all(&job);
         Py_END_ALLOW_THREADS;
-        found = result == DONE ? PyBytes_FromStringAndSize(job.out.at, (Py_ssize_t)job.out.len)
-                               : not_done(result);
+        found = result == DONE
+                    ? Py_BuildValue("y#y#y#", job.addresses.at, (Py_ssize_t)job.addresses.len,
+                                    job.subjects.at, (Py_ssize_t)job.subjects.len, job.out.at,
+                                    (Py_ssize_t)job.out.len)
+                    : not_done(result);
     }
     Py_XDECREF(known);
     PyMem_Free(job.openers);
@@ -104,6 +110,8 @@ PyObject *rewrap_keys(PyObject *module, PyObject *args)
     aead_free(job.from);
     aead_free(job.to);
     text_forget(&job.aad);
+    text_forget(&job.addresses);
+    text_forget(&job.subjects);
     text_forget(&job.out);
     return found;
 }

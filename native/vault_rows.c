@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ARRAY_HEAD = 12, DIMENSION_BYTES = 8 }; /* before both: dimensions, flag, type of an element */
-
 uint32_t read_number(const void *from)
 {
     const uint8_t *at = from;
@@ -28,51 +26,38 @@ PyObject *not_done(enum result result)
     return NULL;
 }
 
-/* Read the next element of an array; `size`: its length, 0 for any. */
+/* Read what a row has of a column; `size`: its length, 0: the length comes first. */
 static int take_element(const uint8_t **at, const uint8_t *end, size_t size, struct slice *element)
 {
-    if (end - *at < 4)
+    size_t len = size;
+    if (size == 0) {
+        if (end - *at < 4)
+            return refuse_rows();
+        len = read_number(*at);
+        *at += 4;
+    }
+    if (len > INT32_MAX || end - *at < (ptrdiff_t)len)
         return refuse_rows();
-    uint32_t len = read_number(*at);
-    *at += 4;
-    if (len > INT32_MAX || end - *at < (ptrdiff_t)len || (size != 0 && len != size))
-        return refuse_rows();
-    *element = (struct slice){(const char *)*at, len};
+    *element = (struct slice){(const char *)*at, (uint32_t)len};
     *at += len;
     return 1;
 }
 
-/* The elements of a one-dimensional array without NULLs. NULL with an exception where there are not
- * `count` of them; -1: any number, which is written there. */
-static struct slice *read_array(struct part array, size_t size, Py_ssize_t *count)
+int read_rows(struct part rows, Py_ssize_t count, struct column *columns, size_t number)
 {
-    const uint8_t *at = array.at + ARRAY_HEAD + DIMENSION_BYTES, *end = array.at + array.len;
-    if (array.len < ARRAY_HEAD + DIMENSION_BYTES || read_number(array.at) != 1)
-        return refuse_rows(), NULL;
-    Py_ssize_t found = (Py_ssize_t)read_number(array.at + ARRAY_HEAD);
-    if (found > array.len / 4 || (*count >= 0 && found != *count))
-        return refuse_rows(), NULL;
-    *count = found;
-    struct slice *elements = PyMem_Calloc((size_t)found + 1, sizeof *elements);
-    if (elements == NULL)
-        return (struct slice *)PyErr_NoMemory();
-    for (Py_ssize_t i = 0; i < found; i++)
-        if (!take_element(&at, end, size, &elements[i])) {
-            PyMem_Free(elements);
-            return NULL;
-        }
-    return elements;
-}
-
-int read_columns(struct column *columns, size_t number, Py_ssize_t *count)
-{
-    *count = -1;
+    const uint8_t *at = rows.at, *end = rows.at + rows.len;
+    if (count < 0 || count > rows.len)
+        return refuse_rows();
     for (size_t i = 0; i < number; i++) {
-        columns[i].elements = read_array(columns[i].array, columns[i].size, count);
+        columns[i].elements = PyMem_Calloc((size_t)count + 1, sizeof *columns[i].elements);
         if (columns[i].elements == NULL)
-            return 0;
+            return PyErr_NoMemory() != NULL;
     }
-    return 1;
+    for (Py_ssize_t row = 0; row < count; row++)
+        for (size_t i = 0; i < number; i++)
+            if (!take_element(&at, end, columns[i].size, &columns[i].elements[row]))
+                return 0;
+    return at == end || refuse_rows();
 }
 
 void forget_columns(struct column *columns, size_t number)

@@ -1,4 +1,4 @@
-/* Rows of the vault as PostgreSQL's binary arrays have them, and the keys that open them: for what a
+/* Rows of the vault, each column in PostgreSQL's binary format, and the keys that open them: for what a
  * rotation does with the rows of a batch. Whatever does not open here is left to Python, the whole
  * batch, and Python says why. The formats are those of keys/aead.py and vault/crypto.py. */
 #ifndef SQS2PG_VAULT_ROWS_H
@@ -15,6 +15,7 @@
 
 enum {
     FIRST_HALF_BYTES = 12, /* of a nonce of XAES-256-GCM */
+    ADDRESS_BYTES = 6,
     VERSION_BYTES = 4,
     WRAPPED_HEAD = 1 + FIRST_HALF_BYTES + AEAD_NONCE_BYTES,
     WRAPPED_BYTES = WRAPPED_HEAD + AEAD_KEY_BYTES + AEAD_TAG_BYTES,
@@ -28,7 +29,6 @@ struct part {
 };
 
 struct column {
-    struct part array;
     size_t size; /* of an element; 0: any */
     struct slice *elements;
 };
@@ -51,9 +51,9 @@ int refuse_rows(void);
 
 uint32_t read_number(const void *from);
 
-/* Find the elements of each column's array, which has as many as the others and no NULL; 0 with an
- * exception. They live as long as the arrays. */
-int read_columns(struct column *columns, size_t number, Py_ssize_t *count);
+/* Find the elements of each column in so many rows, which stand one behind the other, and in each the
+ * columns; 0 with an exception. They live as long as the rows. */
+int read_rows(struct part rows, Py_ssize_t count, struct column *columns, size_t number);
 
 void forget_columns(struct column *columns, size_t number);
 

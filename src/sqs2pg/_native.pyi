@@ -95,26 +95,27 @@ def seal_new_people(
     """
 
 def rewrap_keys(
-    keys: tuple[bytes, bytes, bytes, bytes],
+    rows: bytes,
+    count: int,
     derive: Callable[[int, bytes], bytes | None],
     wrappings: tuple[tuple[bytes, bytes], ...],
     each: int,
     context: bytes,
     drawn: bytes,
     /,
-) -> bytes | None:
-    """Wrap data keys anew; return them as elements of a binary array.
+) -> tuple[bytes, bytes, bytes] | None:
+    """Wrap data keys anew; return addresses, subjects and wrapped keys as elements of arrays.
 
-    None where a key does not open: Python must do the batch, and says why. `keys`: subjects,
-    generations, versions and wrapped keys, arrays as array_send makes them. `derive` returns what
-    opens keys of a version whose nonce begins so. `wrappings`: derived key and first half of the
-    nonce, of each `each` keys in turn. `context`: associated data, before the reference. `drawn`:
-    12 random bytes for each key. Raises RuntimeError without `SEALS`, ValueError for arrays that
-    do not fit.
+    None where a key does not open: Python must do the batch, and says why. `rows`: `count` of them,
+    as `rewrap_keys.KEY_SIZES` says. `derive` returns what opens keys of a version whose nonce
+    begins so. `wrappings`: derived key and first half of the nonce, of each `each` keys in turn.
+    `context`: associated data, before the reference. `drawn`: 12 random bytes for each key. Raises
+    RuntimeError without `SEALS`, ValueError for what does not fit.
     """
 
 def renew_values(
-    values: tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes],
+    rows: bytes,
+    count: int,
     derive: Callable[[int, bytes], bytes | None],
     contexts: tuple[bytes, tuple[bytes, ...]],
     pseudonyms: tuple[tuple[int, bytes, bytes] | None, ...],
@@ -124,13 +125,12 @@ def renew_values(
 ) -> tuple[int, bytes] | None:
     """Give sealed values new tokens; return how many, and rows for COPY, sorted by value.
 
-    None as above. `values`: addresses, transactions, subjects, generations, versions, wrapped keys,
-    numbers of the fields from 1, tokens and sealed values. `contexts`: associated data, that of a
-    data key before the reference, that of each field's values before the token. `pseudonyms`: of
+    None as above. `rows`: as `renew_values.VALUE_SIZES` says. `contexts`: associated data, that of
+    a data key before the reference, that of each field's values before the token. `pseudonyms`: of
     each field kind, as in `mask.h`, prefix and key of its new tokens. Where that is None, or C code
     does not know a value's canonical form, `remask` makes the token: it takes the number of the
     field from 0, the token and the cleartext of each such value, and returns the new token; None:
-    the value keeps its token. A row has address, transaction, both tokens, the sealed
+    the value keeps its token. A row for COPY has address, transaction, both tokens, the sealed
     value, and whether the row before has the same value. Raises as above.
     """
 

@@ -9,7 +9,7 @@ then each element after its length. No I/O here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 from psycopg.adapt import AdaptersMap, Dumper
@@ -19,7 +19,7 @@ _HEAD = struct.Struct(">iiiii")
 _EMPTY = struct.Struct(">iii")
 _LENGTH = struct.Struct(">i")
 _ADDRESS_PARTS = struct.Struct(">IH")
-ADDRESS_BYTES = _ADDRESS_PARTS.size
+
 FIRST_ADDRESS = "(0,0)"
 """Before that of every row."""
 _COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -128,35 +128,47 @@ def address_array_of(count: int, *elements: bytes) -> BinaryArray:
 
 
 def address_array(values: Sequence[bytes]) -> BinaryArray:
-    """Return a `tid[]` of addresses, each as `elements_of` returns it."""
+    """Return a `tid[]` of addresses, each as PostgreSQL sends it."""
     return address_array_of(len(values), _joined(values))
 
 
 def address_text(address: bytes) -> str:
-    """Return a row's address, an element of a `tid[]`, as PostgreSQL writes it."""
+    """Return a row's address, a `tid` in binary, as PostgreSQL writes it."""
     block, offset = _ADDRESS_PARTS.unpack(address)
     return f"({block},{offset})"
 
 
-def read_back(sent: bytes, kind: ArrayOf) -> BinaryArray:
-    """Return an array that array_send made, as the one of its `kind` that it is."""
-    return type(kind(0))(sent)
+def binary_row(columns: Mapping[str, int]) -> str:
+    """Return the SQL of a row in binary, for `string_agg`.
+
+    `columns`: an expression of bytea, and how many bytes it has; 0: any number, which comes first.
+    Half as dear to the server as an array of each column.
+    """
+    parts = (
+        (name if size else f"int4send(length({name})) || {name}") for name, size in columns.items()
+    )
+    return " || ".join(parts)
 
 
-def elements_of(sent: bytes) -> list[bytes]:
-    """Return the elements of an array that array_send made, of one dimension and without NULLs."""
-    found: list[bytes] = []
-    at = _HEAD.size
+def rows_of(sent: bytes, sizes: Sequence[int]) -> list[list[bytes]]:
+    """Return the columns of rows that stand one behind the other, each as `binary_row` makes it."""
+    rows: list[list[bytes]] = []
+    at = 0
     while at < len(sent):
-        (length,) = _LENGTH.unpack_from(sent, at)
-        at += _LENGTH.size
-        found.append(sent[at : at + length])
-        at += length
-    return found
+        row: list[bytes] = []
+        for size in sizes:
+            length = size
+            if not size:
+                (length,) = _LENGTH.unpack_from(sent, at)
+                at += _LENGTH.size
+            row.append(sent[at : at + length])
+            at += length
+        rows.append(row)
+    return rows
 
 
 def int_of(element: bytes) -> int:
-    """Return an element of an array of `integer`."""
+    """Return an `integer` in binary."""
     number: int = _LENGTH.unpack(element)[0]
     return number
 

@@ -23,7 +23,7 @@ import msgspec
 from sqs2pg.errors import FatalFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.binary_arrays import ADDRESS_BYTES, FIRST_ADDRESS, address_text
+from sqs2pg.postgres.binary_arrays import FIRST_ADDRESS, address_text, binary_row
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.key_registry import refuse_missing_root
@@ -38,7 +38,7 @@ from sqs2pg.vault.batching import (
     together,
     wait_for_batches,
 )
-from sqs2pg.vault.renew_values import ReadValues, RenewedValues, ValueRenewer
+from sqs2pg.vault.renew_values import VALUE_SIZES, RenewedValues, ValueRenewer
 from sqs2pg.vault.target_rows import REHEARSAL_HINTS
 from sqs2pg.vault.token_map import OLD, RecoverableColumn, TokenMap
 
@@ -50,12 +50,9 @@ the same moment; the next try finds that value."""
 
 _OLD_VALUE = OLD.format("v.token")
 _COUNT = f"SELECT count(*) FROM pii.value v WHERE v.field = ANY (%s) AND {_OLD_VALUE}"
-# Sent as an array of each column, which C code reads as they are.
-_NEXT = f"""SELECT count(*), array_send(array_agg(n.address)), array_send(array_agg(n.made_by)),
-       array_send(array_agg(n.subject)), array_send(array_agg(n.generation)),
-       array_send(array_agg(n.key_version)), array_send(array_agg(n.wrapped_key)),
-       array_send(array_agg(n.number)), array_send(array_agg(n.token)),
-       array_send(array_agg(n.sealed))
+# A scan of a range of addresses goes in their order; ORDER BY would sort all of it. In another
+# order rows would be left out, and the next pass would take them.
+_NEXT = f"""SELECT count(*), max(n.address), string_agg({binary_row(VALUE_SIZES)}, ''::bytea)
 FROM (
     SELECT v.ctid AS address, v.xmin AS made_by, v.subject, v.generation, k.key_version,
            k.wrapped_key, array_position(%s::text[], v.field) AS number, v.token, v.sealed
@@ -76,10 +73,7 @@ FROM STDIN (FORMAT binary)"""
 # Nobody but another rekey adds to it what this lane does. So ON CONFLICT, which costs a third more,
 # is for a batch that has failed. LIMIT has each token looked up by the index: without it a batch
 # may read the whole map.
-# The temporary table can only be read whole. Were that switched off, as it is for the search, then
-# all plans would cost the same to the planner, and it may join each value with each row.
-_MOVE = """SET LOCAL enable_seqscan = on;
-WITH mapped AS (
+_MOVE = """WITH mapped AS (
     INSERT INTO pii.token_map (old_token, new_token)
     SELECT m.old_token, m.new_token
     FROM (SELECT DISTINCT ON (old_token COLLATE "C") old_token, new_token
@@ -284,9 +278,9 @@ class _Lane:
         opening = f"{SHARED}, {BY_INDEX}", _CREATE
         async with session.transaction(*opening, mode=READ_COMMITTED):
             values = fields, after, *self._hashes, fields, self._work.current, size
-            [(count, *columns)] = await session.execute(_NEXT, values, binary=True)
+            [(count, last, rows)] = await session.execute(_NEXT, values, binary=True)
             if count:
-                done = await asyncio.to_thread(self._renewer.renew, ReadValues(*columns), count)
+                done = await asyncio.to_thread(self._renewer.renew, rows, count)
                 moved = done.moved
                 for fault in done.faults:
                     await refuse_missing_root(session, self._keyring, "vault", fault.root)
@@ -297,7 +291,7 @@ class _Lane:
         if count < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
-        return address_text(columns[0][-ADDRESS_BYTES:])
+        return address_text(last)
 
     async def _move(self, done: RenewedValues) -> None:
         if done.moved:

@@ -17,7 +17,7 @@ from sqs2pg.errors import Sqs2pgError
 from sqs2pg.keys.aead import NONCE_BYTES_PLAIN, PersonKey, split_nonces
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.native import extension
-from sqs2pg.postgres.binary_arrays import binary_copy, elements_of, int_of
+from sqs2pg.postgres.binary_arrays import binary_copy, int_of, rows_of
 from sqs2pg.vault.crypto import (
     CONTEXT_OF_DATA_KEY,
     KeyEncryptionKeys,
@@ -28,21 +28,18 @@ from sqs2pg.vault.crypto import (
 )
 from sqs2pg.vault.token_map import Mask, RecoverableColumn
 
-
-class ReadValues(NamedTuple):
-    """Rows of a batch: an array of each column, as array_send makes it."""
-
-    addresses: bytes
-    made_by: bytes
-    """Transactions."""
-    subjects: bytes
-    generations: bytes
-    versions: bytes
-    wrapped: bytes
-    numbers: bytes
-    """Of the fields, from 1."""
-    tokens: bytes
-    sealed: bytes
+VALUE_SIZES = {
+    "tidsend(n.address)": 6,
+    "xidsend(n.made_by)": 4,
+    "uuid_send(n.subject)": 16,
+    "int4send(n.generation)": 4,
+    "int4send(n.key_version)": 4,
+    "n.wrapped_key": 0,
+    "int4send(n.number)": 4,
+    "textsend(n.token)": 0,
+    "n.sealed": 0,
+}
+"""The columns of a row of a batch, for `binary_row`; `number` is that of the field, from 1."""
 
 
 class RenewedValues(NamedTuple):
@@ -76,13 +73,17 @@ class ValueRenewer:
         made = [{column.pseudonym for column in columns[field]} for field in fields]
         self._pseudonyms = tuple(one.pop() if len(one) == 1 else None for one in made)
 
-    def renew(self, values: ReadValues, count: int) -> RenewedValues:
-        """Renew so many values; those that do not open, or have no new token, are left out."""
+    def renew(self, rows: bytes, count: int) -> RenewedValues:
+        """Renew so many values; those that do not open, or have no new token, are left out.
+
+        `rows`: as `VALUE_SIZES` says.
+        """
         drawn = os.urandom(count * NONCE_BYTES_PLAIN)
         native = extension()
         if native is not None and native.SEALS:
             renewed = native.renew_values(
-                tuple(values),
+                rows,
+                count,
                 self._keks.derived,
                 self._contexts,
                 self._pseudonyms,
@@ -90,9 +91,9 @@ class ValueRenewer:
                 drawn,
             )
             if renewed is not None:
-                moved, rows = renewed
-                return RenewedValues(moved, rows, [])
-        return self._renew_each(values, drawn)
+                moved, lines = renewed
+                return RenewedValues(moved, lines, [])
+        return self._renew_each(rows, drawn)
 
     def _remask(
         self, numbers: Sequence[int], tokens: Sequence[str], values: Sequence[str]
@@ -118,12 +119,13 @@ class ValueRenewer:
                     return column.masks[self._version]
         return columns[0].masks[self._version]
 
-    def _renew_each(self, values: ReadValues, drawn: bytes) -> RenewedValues:
+    def _renew_each(self, sent: bytes, drawn: bytes) -> RenewedValues:
         moved: list[tuple[tuple[bytes, int, str], tuple[bytes, ...]]] = []
         faults: list[SubjectKeyFault] = []
         keys: dict[bytes, PersonKey | None] = {}
-        for row in zip(*map(elements_of, values), split_nonces(drawn), strict=True):
-            address, made_by, bare, generation, version, wrapped, number, name, sealed, nonce = row
+        read = rows_of(sent, tuple(VALUE_SIZES.values()))
+        for row, nonce in zip(read, split_nonces(drawn), strict=True):
+            address, made_by, bare, generation, version, wrapped, number, name, sealed = row
             subject, field, token = bare.hex(), self._fields[int_of(number) - 1], name.decode()
             if bare not in keys:
                 keys[bare] = None

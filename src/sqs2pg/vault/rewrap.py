@@ -17,7 +17,7 @@ import msgspec
 
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.binary_arrays import ADDRESS_BYTES, address_text
+from sqs2pg.postgres.binary_arrays import address_text, binary_row
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.key_registry import refuse_missing_root
 from sqs2pg.postgres.sqlstate import explained
@@ -34,7 +34,7 @@ from sqs2pg.vault.crypto import (
     wrap_reference_key,
 )
 from sqs2pg.vault.reference_key import kek_of_label
-from sqs2pg.vault.rewrap_keys import KeyRewrapper, ReadKeys
+from sqs2pg.vault.rewrap_keys import KEY_SIZES, KeyRewrapper
 
 BATCH_KEYS = 2_000
 """In the first batch; `batching.BatchSize` sets the size of the next ones."""
@@ -44,15 +44,13 @@ _COUNT = "SELECT count(*) FROM pii.subject_key WHERE key_version <> %s"
 # locked first: while the erasure lock is held nothing but another rewrap changes these rows, and
 # then they have other addresses. Another person's row may have taken the address since; compared by
 # IS TRUE, so that no row is looked up by the index.
-# Sent as an array of each column, which C code reads as they are.
-_NEXT = """SELECT count(*), array_send(array_agg(n.address)), array_send(array_agg(n.subject)),
-       array_send(array_agg(n.generation)), array_send(array_agg(n.key_version)),
-       array_send(array_agg(n.wrapped_key))
+# A scan of a range of addresses goes in their order; ORDER BY would sort all of it. In another
+# order rows would be left out, and the next pass would take them.
+_NEXT = f"""SELECT count(*), max(n.address), string_agg({binary_row(KEY_SIZES)}, ''::bytea)
 FROM (SELECT ctid AS address, subject, generation, key_version, wrapped_key
       FROM pii.subject_key
       WHERE ctid > %s::tid AND ctid < %s::tid AND key_version <> %s LIMIT %s) n"""
 _PAGES = "SELECT pg_relation_size('pii.subject_key') / current_setting('block_size')::bigint"
-_LAST_ADDRESS = "(4294967295,0)"
 # By subject, so that the index is written page by page.
 _UPDATE = """UPDATE pii.subject_key k SET wrapped_key = n.wrapped_key, key_version = %s
 FROM (SELECT * FROM unnest(%s::tid[], %s::uuid[], %s::bytea[]) AS o (address, subject, wrapped_key)
@@ -120,8 +118,8 @@ class Rewrapper:
         """Return each lane's stretch of the table, as addresses that are not in it themselves."""
         [(pages,)] = await self._session.execute(_PAGES)
         lanes = self._lanes
-        bounds = [f"({int(pages) * number // len(lanes)},0)" for number in range(len(lanes))]
-        return list(zip(lanes, pairwise([*bounds, _LAST_ADDRESS]), strict=True))
+        bounds = [f"({int(pages) * number // len(lanes)},0)" for number in range(len(lanes) + 1)]
+        return list(zip(lanes, pairwise(bounds), strict=True))
 
     async def _reference_key(self) -> None:
         session, active = self._session, f"vault:{self._version}"
@@ -156,10 +154,9 @@ class _Lane:
         began, size = time.monotonic(), self._batch_size.rows
         async with session.transaction(f"{SHARED}, {BY_INDEX}", mode=READ_COMMITTED):
             values = after, end, self._version, size
-            [(count, *columns)] = await session.execute(_NEXT, values, binary=True)
+            [(count, last, rows)] = await session.execute(_NEXT, values, binary=True)
             if count:
-                keys = ReadKeys(*columns)
-                done = await asyncio.to_thread(self._rewrapper.rewrap, keys, count)
+                done = await asyncio.to_thread(self._rewrapper.rewrap, rows, count)
                 for fault in done.faults:
                     await refuse_missing_root(session, self._keyring, "vault", fault.root)
                     self._work.damaged.add(fault.subject)
@@ -169,4 +166,4 @@ class _Lane:
         if count < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
-        return address_text(keys.addresses[-ADDRESS_BYTES:])
+        return address_text(last)

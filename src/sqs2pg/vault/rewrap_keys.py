@@ -18,23 +18,21 @@ from sqs2pg.postgres.binary_arrays import (
     address_array_of,
     bytea_array,
     bytea_array_of,
-    elements_of,
     int_of,
-    read_back,
+    rows_of,
     uuid_array,
     uuid_array_of,
 )
 from sqs2pg.vault.crypto import CONTEXT_OF_DATA_KEY, KeyEncryptionKeys, SubjectKeyFault
 
-
-class ReadKeys(NamedTuple):
-    """Rows of a batch: an array of each column, as array_send makes it."""
-
-    addresses: bytes
-    subjects: bytes
-    generations: bytes
-    versions: bytes
-    wrapped: bytes
+KEY_SIZES = {
+    "tidsend(n.address)": 6,
+    "uuid_send(n.subject)": 16,
+    "int4send(n.generation)": 4,
+    "int4send(n.key_version)": 4,
+    "n.wrapped_key": 0,
+}
+"""The columns of a row of a batch, for `binary_row`."""
 
 
 class RewrappedKeys(NamedTuple):
@@ -53,36 +51,41 @@ class KeyRewrapper:
         self._keks = KeyEncryptionKeys(keyring)
         self._version = keyring.active("vault")
 
-    def rewrap(self, keys: ReadKeys, count: int) -> RewrappedKeys:
-        """Rewrap so many keys; those that do not open are left out. Raises KeyFault."""
+    def rewrap(self, rows: bytes, count: int) -> RewrappedKeys:
+        """Rewrap so many keys; those that do not open are left out. Raises KeyFault.
+
+        `rows`: as `KEY_SIZES` says.
+        """
         drawn = os.urandom(count * NONCE_BYTES_PLAIN)
         native = extension()
         if native is not None and native.SEALS:
-            wrapped = native.rewrap_keys(
-                tuple(keys[1:]),
+            made = native.rewrap_keys(
+                rows,
+                count,
                 self._keks.derived,
                 self._keks[self._version].lend(count),
                 WRAPS_PER_KEY,
                 CONTEXT_OF_DATA_KEY,
                 drawn,
             )
-            if wrapped is not None:
+            if made is not None:
+                addresses, subjects, wrapped = made
                 return RewrappedKeys(
-                    read_back(keys.addresses, address_array_of),
-                    read_back(keys.subjects, uuid_array_of),
+                    address_array_of(count, addresses),
+                    uuid_array_of(count, subjects),
                     bytea_array_of(count, wrapped),
                     [],
                 )
-        return self._rewrap_each(keys, drawn)
+        return self._rewrap_each(rows, drawn)
 
-    def _rewrap_each(self, keys: ReadKeys, drawn: bytes) -> RewrappedKeys:
+    def _rewrap_each(self, sent: bytes, drawn: bytes) -> RewrappedKeys:
         new = self._keks[self._version]
         addresses: list[bytes] = []
         subjects: list[str] = []
         again: list[bytes] = []
         faults: list[SubjectKeyFault] = []
-        rows = zip(*map(elements_of, keys), split_nonces(drawn), strict=True)
-        for address, bare, generation, version, wrapped, nonce in rows:
+        rows = zip(rows_of(sent, tuple(KEY_SIZES.values())), split_nonces(drawn), strict=True)
+        for (address, bare, generation, version, wrapped), nonce in rows:
             subject = bare.hex()
             try:
                 key = self._keks.rewrap_data_key(

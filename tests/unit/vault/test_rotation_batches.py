@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,14 +15,7 @@ from sqs2pg.keys.aead import WRAPS_PER_KEY, WrappingKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.fast_path_masks import compile_pseudonym
 from sqs2pg.mask.registry import compile_operator
-from sqs2pg.postgres.binary_arrays import (
-    address_array,
-    bytea_array,
-    elements_of,
-    integer_array,
-    text_array,
-    uuid_array,
-)
+from sqs2pg.postgres.binary_arrays import rows_of
 from sqs2pg.settings import Field
 from sqs2pg.vault.crypto import (
     CONTEXT_OF_DATA_KEY,
@@ -33,8 +26,8 @@ from sqs2pg.vault.crypto import (
     unwrap_data_key,
     wrap_data_key,
 )
-from sqs2pg.vault.renew_values import ReadValues, RenewedValues, ValueRenewer
-from sqs2pg.vault.rewrap_keys import KeyRewrapper, ReadKeys, RewrappedKeys
+from sqs2pg.vault.renew_values import VALUE_SIZES, RenewedValues, ValueRenewer
+from sqs2pg.vault.rewrap_keys import KEY_SIZES, KeyRewrapper, RewrappedKeys
 from sqs2pg.vault.token_map import RecoverableColumn
 from tests.native import extension
 
@@ -64,6 +57,52 @@ def mask(value: str) -> str | None:
 COLUMNS = {name: [RecoverableColumn("t", name, name, {2: mask})] for name in FIELDS}
 
 
+def elements_of(sent: bytes) -> list[bytes]:
+    """Return the elements of an array, as array_send makes it."""
+    return [element for (element,) in rows_of(sent[20:], (0,))]
+
+
+def sent(columns: Sequence[Sequence[bytes]], sizes: Mapping[str, int]) -> bytes:
+    """Return rows as the server sends them."""
+    parts = []
+    for row in zip(*columns, strict=True):
+        for value, size in zip(row, sizes.values(), strict=True):
+            parts.append(value if size else len(value).to_bytes(4, "big") + value)
+    return b"".join(parts)
+
+
+class ReadKeys(NamedTuple):
+    addresses: list[bytes]
+    subjects: list[bytes]
+    generations: list[bytes]
+    versions: list[bytes]
+    wrapped: list[bytes]
+
+    @property
+    def rows(self) -> bytes:
+        return sent(self, KEY_SIZES)
+
+
+class ReadValues(NamedTuple):
+    addresses: list[bytes]
+    made_by: list[bytes]
+    subjects: list[bytes]
+    generations: list[bytes]
+    versions: list[bytes]
+    wrapped: list[bytes]
+    numbers: list[bytes]
+    tokens: list[bytes]
+    sealed: list[bytes]
+
+    @property
+    def rows(self) -> bytes:
+        return sent(self, VALUE_SIZES)
+
+
+def integers(values: Iterable[int]) -> list[bytes]:
+    return [value.to_bytes(4, "big") for value in values]
+
+
 def read_keys(count: int, kek: Callable[[], WrappingKey] = lambda: OLD_KEK) -> ReadKeys:
     draw = random.Random(count)
     subjects = [draw.randbytes(16).hex() for _ in range(count)]
@@ -73,11 +112,11 @@ def read_keys(count: int, kek: Callable[[], WrappingKey] = lambda: OLD_KEK) -> R
         for of in zip(subjects, generations, strict=True)
     ]
     return ReadKeys(
-        address_array([draw.randbytes(6) for _ in subjects]),
-        uuid_array(subjects),
-        integer_array(generations),
-        integer_array([1] * count),
-        bytea_array(wrapped),
+        [draw.randbytes(6) for _ in subjects],
+        [bytes.fromhex(subject) for subject in subjects],
+        integers(generations),
+        integers([1] * count),
+        wrapped,
     )
 
 
@@ -85,9 +124,9 @@ def read_values(count: int, texts: Sequence[str] = TEXTS) -> ReadValues:
     """People have several values, not beside each other; a value comes under several tokens."""
     draw = random.Random(count)
     people = read_keys(max(1, count // 4))
-    subjects = [one.hex() for one in elements_of(people.subjects)]
-    generations = [int.from_bytes(one) for one in elements_of(people.generations)]
-    wrapped = elements_of(people.wrapped)
+    subjects = [one.hex() for one in people.subjects]
+    generations = [int.from_bytes(one) for one in people.generations]
+    wrapped = people.wrapped
     whose = [draw.randrange(len(subjects)) for _ in range(count)]
     numbers = [draw.choice([1, 2]) for _ in whose]
     tokens = [f"v1_{number}" for number in range(count)]
@@ -99,15 +138,15 @@ def read_values(count: int, texts: Sequence[str] = TEXTS) -> ReadValues:
         for who, number, token in zip(whose, numbers, tokens, strict=True)
     ]
     return ReadValues(
-        address_array([draw.randbytes(6) for _ in whose]),
-        integer_array([draw.randrange(2**31) for _ in whose]),
-        uuid_array([subjects[who] for who in whose]),
-        integer_array([generations[who] for who in whose]),
-        integer_array([1] * count),
-        bytea_array([wrapped[who] for who in whose]),
-        integer_array(numbers),
-        text_array(tokens),
-        bytea_array(sealed),
+        [draw.randbytes(6) for _ in whose],
+        integers(draw.randrange(2**31) for _ in whose),
+        [bytes.fromhex(subjects[who]) for who in whose],
+        integers(generations[who] for who in whose),
+        integers([1] * count),
+        [wrapped[who] for who in whose],
+        integers(numbers),
+        list(map(str.encode, tokens)),
+        sealed,
     )
 
 
@@ -118,7 +157,7 @@ def without_random(monkeypatch: pytest.MonkeyPatch, *, native: bool) -> None:
 
 def rewrapped(monkeypatch: pytest.MonkeyPatch, keys: ReadKeys, *, native: bool) -> RewrappedKeys:
     without_random(monkeypatch, native=native)
-    return KeyRewrapper(KEYRING).rewrap(keys, len(elements_of(keys.subjects)))
+    return KeyRewrapper(KEYRING).rewrap(keys.rows, len(keys.subjects))
 
 
 def renewed(
@@ -129,8 +168,8 @@ def renewed(
     native: bool,
 ) -> RenewedValues:
     without_random(monkeypatch, native=native)
-    count = len(elements_of(values.subjects))
-    return ValueRenewer(KEYRING, FIELDS, columns).renew(values, count)
+    count = len(values.subjects)
+    return ValueRenewer(KEYRING, FIELDS, columns).renew(values.rows, count)
 
 
 @pytest.mark.parametrize("count", [1, 2, WRAPS_PER_KEY, WRAPS_PER_KEY + 1, 3 * WRAPS_PER_KEY - 5])
@@ -141,7 +180,7 @@ def test_keys_are_rewrapped_alike(monkeypatch: pytest.MonkeyPatch, count: int) -
     assert made[0] == made[1]
     new = KeyEncryptionKeys(KEYRING)[2]
     firsts: dict[bytes, int] = {}
-    of_each = zip(*map(elements_of, (made[0].wrapped, keys.wrapped, *keys[1:3])), strict=True)
+    of_each = zip(elements_of(made[0].wrapped), keys.wrapped, *keys[1:3], strict=True)
     for again, before, subject, generation in of_each:
         bound = subject.hex(), int.from_bytes(generation)
         opened = [unwrap_data_key(new, again, *bound), unwrap_data_key(OLD_KEK, before, *bound)]
@@ -155,27 +194,26 @@ def test_keys_that_were_wrapped_one_by_one_are_rewrapped_alike(
 ) -> None:
     keks = KeyEncryptionKeys(KEYRING)
     keys = read_keys(50, lambda: KeyEncryptionKeys(KEYRING)[1])
-    assert len({one[1:13] for one in elements_of(keys.wrapped)}) == 50
+    assert len({one[1:13] for one in keys.wrapped}) == 50
     derived: list[bytes | None] = []
 
     def derive(version: int, first: bytes) -> bytes | None:
         derived.append(keks.derived(version, first))
         return derived[-1]
 
-    given = tuple(keys[1:]), derive, ((bytes(32), bytes(12)),), 50, CONTEXT_OF_DATA_KEY, bytes(600)
+    wrappings = ((bytes(32), bytes(12)),)
+    given = keys.rows, 50, derive, wrappings, 50, CONTEXT_OF_DATA_KEY, bytes(600)
     assert extension().rewrap_keys(*given) is not None
     assert len(set(derived)) == len(derived) == 50
     made = [rewrapped(monkeypatch, keys, native=native) for native in (True, False)]
     assert made[0] == made[1]
 
 
-def damaged(array: bytes, number: int, at: int) -> bytes:
+def damaged(column: list[bytes], number: int, at: int) -> list[bytes]:
     """Change a bit of an element."""
-    elements = elements_of(array)
-    bits = bytearray(elements[number])
+    bits = bytearray(column[number])
     bits[at] ^= 1
-    elements[number] = bytes(bits)
-    return bytea_array(elements)
+    return [*column[:number], bytes(bits), *column[number + 1 :]]
 
 
 @pytest.mark.parametrize("at", [0, 1, 20, 30, -1])
@@ -192,7 +230,7 @@ def test_a_key_that_does_not_open_is_left_to_python(
 
 def test_a_key_whose_root_is_missing_is_left_to_python(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = read_keys(9)
-    keys = keys._replace(versions=integer_array([1] * 8 + [9]))
+    keys = keys._replace(versions=integers([1] * 8 + [9]))
     made = rewrapped(monkeypatch, keys, native=True)
     assert [(fault.code, fault.root) for fault in made.faults] == [("subject_key_root", 9)]
     assert len(elements_of(made.addresses)) == 8
@@ -251,7 +289,7 @@ def test_where_columns_differ_python_asks_the_old_token(monkeypatch: pytest.Monk
         "name": [pseudonymized("text", "name", asked), pseudonymized("text", "nick", [])],
     }
     made = renewed(monkeypatch, values, columns, native=True)
-    assert len(asked) == elements_of(values.numbers).count(b"\0\0\0\2")
+    assert len(asked) == values.numbers.count(b"\0\0\0\2")
     assert made == renewed(monkeypatch, values, columns, native=False)
 
 
@@ -260,17 +298,12 @@ def test_renewed_values_open_under_their_new_tokens(monkeypatch: pytest.MonkeyPa
     of = {
         token: (key, subject.hex(), FIELDS[int.from_bytes(number) - 1], sealed)
         for token, number, subject, sealed, generation, wrapped in zip(
-            *map(
-                elements_of,
-                (
-                    values.tokens,
-                    values.numbers,
-                    values.subjects,
-                    values.sealed,
-                    values.generations,
-                    values.wrapped,
-                ),
-            ),
+            values.tokens,
+            values.numbers,
+            values.subjects,
+            values.sealed,
+            values.generations,
+            values.wrapped,
             strict=True,
         )
         for key in [unwrap_data_key(OLD_KEK, wrapped, subject.hex(), int.from_bytes(generation))]
@@ -314,11 +347,12 @@ def test_a_value_that_does_not_open_is_left_to_python(
     assert {fault.code for fault in made[0].faults} <= {"subject_key_damaged"}
 
 
-@pytest.mark.parametrize("change", range(8))
+@pytest.mark.parametrize("change", range(9))
 def test_rows_of_another_form_are_refused(change: int) -> None:
     keys = read_keys(3)
     given: list[Any] = [
-        list(keys[1:]),
+        keys.rows,
+        3,
         KeyEncryptionKeys(KEYRING).derived,
         ((bytes(32), bytes(12)),),
         3,
@@ -326,32 +360,35 @@ def test_rows_of_another_form_are_refused(change: int) -> None:
         bytes(36),
     ]
     native = extension()
-    assert native.rewrap_keys(tuple(given[0]), *given[1:]) is not None
+    assert native.rewrap_keys(*given) is not None
     match change:
         case 0:
-            given[0][0] = given[0][0][:-1]
+            given[0] = keys.rows[:-1]
         case 1:
-            given[0][1] = integer_array([1, 1])
+            given[0] = keys.rows + b"\0"
         case 2:
-            given[0][0] = integer_array([1, 1, 1])
+            given[0] = keys._replace(wrapped=[*keys.wrapped[:2], b""]).rows[:-3]
         case 3:
-            given[0] = [integer_array([])] * 4
+            given[0] = b""
         case 4:
-            given[2] = ()
+            given[3] = ()
         case 5:
-            given[2] = ((bytes(31), bytes(12)),)
+            given[3] = ((bytes(31), bytes(12)),)
         case 6:
-            given[5] = bytes(35)
+            given[6] = bytes(35)
         case 7:
-            given[1] = lambda _version, _first: b"short"
+            given[2] = lambda _version, _first: b"short"
+        case 8:
+            given[1] = -1
     with pytest.raises(ValueError, match="no rows"):
-        native.rewrap_keys(tuple(given[0]), *given[1:])
+        native.rewrap_keys(*given)
 
 
 @pytest.mark.parametrize("change", range(10))
 def test_values_of_another_form_are_refused(change: int) -> None:
-    values = list(read_values(3))
+    values = read_values(3)
     given: list[Any] = [
+        3,
         KeyEncryptionKeys(KEYRING).derived,
         (CONTEXT_OF_DATA_KEY, contexts_of_values(FIELDS)),
         (None, None),
@@ -359,27 +396,27 @@ def test_values_of_another_form_are_refused(change: int) -> None:
         bytes(36),
     ]
     native = extension()
-    assert native.renew_values(tuple(values), *given)[0] == 3
+    assert native.renew_values(values.rows, *given)[0] == 3
     match change:
         case 0:
-            values[6] = integer_array([1, 2, 3])
+            values = values._replace(numbers=integers([1, 2, 3]))
         case 1:
-            values[6] = integer_array([1, 0, 2])
+            values = values._replace(numbers=integers([1, 0, 2]))
         case 2:
-            values.pop()
+            given[0] = 4
         case 3:
-            given[3] = lambda _numbers, _tokens, _values: []
+            given[4] = lambda _numbers, _tokens, _values: []
         case 4:
-            given[3] = lambda _numbers, tokens, _values: [b"bytes", *tokens[1:]]
+            given[4] = lambda _numbers, tokens, _values: [b"bytes", *tokens[1:]]
         case 5:
-            given[4] = bytes(35)
+            given[5] = bytes(35)
         case 6:
-            given[2] = (None,)
+            given[3] = (None,)
         case 7:
-            given[2] = None, (99, b"v2_", b"key")
+            given[3] = None, (99, b"v2_", b"key")
         case 8:
-            given[2] = None, (0, b"v2_", bytes(65))
+            given[3] = None, (0, b"v2_", bytes(65))
         case 9:
-            given[2] = None, "no tuple"
+            given[3] = None, "no tuple"
     with pytest.raises(ValueError, match="no rows"):
-        native.renew_values(tuple(values), *given)
+        native.renew_values(values.rows, *given)
