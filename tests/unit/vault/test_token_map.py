@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from sqs2pg.errors import TransientFault
-from sqs2pg.vault.target_rows import PAGES_AT_ONCE, Leaf, TargetTables
-from sqs2pg.vault.token_map import RecoverableColumn, TokenMap
+from sqs2pg.vault.target_rows import Leaf, TargetTables
+from sqs2pg.vault.token_map import PASSES_MAX, RecoverableColumn, TokenMap
 
 COLUMN = RecoverableColumn('"t"', '"token"', "ip", {})
 
@@ -20,21 +20,23 @@ class Session:
 
 @pytest.fixture
 def applied(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Apply a map to tables of so many pages; return what was done.
+    """Apply a map; return what was done.
 
-    `passes` and `counts` are how many old tokens each pass and each count in one snapshot find.
+    `counts` are how many old tokens each count in one snapshot finds, and `attached` the partitions
+    before and after each pass.
     """
 
-    async def apply(pages: list[int], passes: list[int], counts: list[int]) -> list[str]:
+    async def apply(counts: list[int], attached: str) -> list[str]:
         done: list[str] = []
-        leaves = [Leaf(f'"t{at}"', size, indexed=False) for at, size in enumerate(pages)]
+        moments = iter(attached)
 
         async def tables(*_: object) -> TargetTables:
-            return TargetTables(leaves, [], frozenset(), by_person=False)
+            found = frozenset({(1, next(moments))})
+            return TargetTables([Leaf('"t"', 1, indexed=False)], [], found, by_person=False)
 
         async def one_pass(*_: object) -> int:
             done.append("pass")
-            return passes.pop(0) if len(passes) > 1 else passes[0]
+            return 0
 
         async def count(*_: object) -> int:
             done.append("count")
@@ -51,18 +53,20 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> Any:
     return apply
 
 
-async def test_a_pass_over_one_part_that_finds_nothing_is_the_last(applied: Any) -> None:
-    assert await applied([1], [3, 0], []) == ["pass", "pass"]
-
-
-@pytest.mark.parametrize("pages", [[3 * PAGES_AT_ONCE], [1, 1]])
-async def test_after_a_pass_over_parts_a_count_in_one_snapshot_decides(
-    pages: list[int], applied: Any
+@pytest.mark.parametrize(
+    ("counts", "attached", "passes"),
+    [
+        ([0], "aa", 1),
+        ([3, 0], "aaa", 2),  # others moved rows during the first pass
+        ([0, 0], "abbb", 2),  # or attached a partition
+    ],
+)
+async def test_a_pass_is_the_last_if_a_count_of_the_same_tables_finds_nothing(
+    counts: list[int], attached: str, passes: int, applied: Any
 ) -> None:
-    done = await applied(pages, [0, 2, 0], [4, 0])
-    assert done == ["pass", "count", "pass", "pass", "count"]
+    assert await applied(counts, attached) == ["pass", "count"] * passes
 
 
 async def test_rows_that_others_keep_changing_end_it(applied: Any) -> None:
     with pytest.raises(TransientFault, match="kept being changed"):
-        await applied([1], [1], [])
+        await applied([1] * PASSES_MAX, "a" * 2 * PASSES_MAX)
