@@ -41,6 +41,7 @@ static void usage(FILE *to) {
           "  --fault [CALL:]NAME=V  a fault from the start; may be repeated. NAME: latency_ms, throttle_share,\n"
           "                         error_share, lose_reply_share, fail_entry_share, duplicate_share, odd_share, times\n"
           "  --in-flight-limit N    messages in flight per queue before OverLimit (default 120000)\n"
+          "  --longest-poll-ms N    answer a receive without a message this early, 1 to 20000 (default 20000)\n"
           "  --handle-chars N       length of receipt handles, 32 to 1024 (default 284, as observed on AWS)\n"
           "  --region R, --account A  region and account in ARNs and queue URLs\n"
           "  --no-md5               leave MD5OfBody out\n"
@@ -80,10 +81,11 @@ static void die_with_parent(void) {
 }
 
 static void read_options(int argc, char **argv, Start *start) {
-    enum { PORT = 1, SEED, FAULT_SEED, FAULT, LIMIT, HANDLE, REGION, ACCOUNT, NO_MD5, MANIFEST, TLS, LIBSSL, DIE, STDIN, HELP };
+    enum { PORT = 1, SEED, FAULT_SEED, FAULT, LIMIT, POLL, HANDLE, REGION, ACCOUNT, NO_MD5, MANIFEST, TLS, LIBSSL, DIE, STDIN, HELP };
     static const struct option LONG[] = {
         {"port", 1, 0, PORT}, {"seed", 1, 0, SEED}, {"fault-seed", 1, 0, FAULT_SEED}, {"fault", 1, 0, FAULT},
-        {"in-flight-limit", 1, 0, LIMIT}, {"handle-chars", 1, 0, HANDLE}, {"region", 1, 0, REGION},
+        {"in-flight-limit", 1, 0, LIMIT}, {"longest-poll-ms", 1, 0, POLL},
+        {"handle-chars", 1, 0, HANDLE}, {"region", 1, 0, REGION},
         {"account", 1, 0, ACCOUNT}, {"no-md5", 0, 0, NO_MD5}, {"manifest", 0, 0, MANIFEST}, {"tls", 1, 0, TLS},
         {"libssl", 1, 0, LIBSSL}, {"die-with-parent", 0, 0, DIE}, {"exit-with-stdin", 0, 0, STDIN}, {"help", 0, 0, HELP}, {0, 0, 0, 0}};
     const char *wrong;
@@ -97,6 +99,7 @@ static void read_options(int argc, char **argv, Start *start) {
                 if (wrong) wrong_usage(wrong);
                 break;
             case LIMIT: options.in_flight_limit = (uint32_t)number(optarg, 1, UINT32_MAX, "--in-flight-limit"); break;
+            case POLL: options.longest_poll_ms = (uint32_t)number(optarg, 1, 20000, "--longest-poll-ms"); break;
             case HANDLE: options.handle_chars = (uint32_t)number(optarg, 32, 1024, "--handle-chars"); break;
             case REGION: options.region = optarg; break;
             case ACCOUNT: options.account = optarg; break;

@@ -206,7 +206,8 @@ bool receive_message(Connection *c, const JsonNode *args, Problem *p) {
         return fail(p, &OVER_LIMIT, "Too many messages in flight for the queue: %u.", options.in_flight_limit);
     } else if (wait_s) {
         c->phase = PHASE_WAITING;
-        wheel_add(&c->timer, now_ms + (uint64_t)wait_s * 1000);
+        uint64_t wait_ms = (uint64_t)wait_s * 1000;
+        wheel_add(&c->timer, now_ms + (wait_ms < options.longest_poll_ms ? wait_ms : options.longest_poll_ms));
         waiter_append(c);
     } else {
         forget_receive(c);

@@ -8,7 +8,7 @@ const char *const CALL_NAMES[CALLS] = {
     "SendMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueAttributes",
     "SetQueueAttributes", "GetQueueUrl", "CreateQueue", "ListQueues", "DeleteQueue", "PurgeQueue"};
 
-Options options = {.region = "us-east-1", .account = "000000000000", .in_flight_limit = 120000, .handle_chars = 284, .md5 = true};
+Options options = {.region = "us-east-1", .account = "000000000000", .in_flight_limit = 120000, .handle_chars = 284, .longest_poll_ms = 20000, .md5 = true};
 Counters counters;
 Random random_ids, random_faults;
 uint64_t now_ms;

@@ -29,6 +29,7 @@ typedef struct {
     const char *region, *account;
     uint32_t in_flight_limit; /* messages per queue; AWS: 120,000 */
     uint32_t handle_chars;    /* length of a receipt handle */
+    uint32_t longest_poll_ms; /* of a receive without a message; AWS: 20,000 */
     bool md5;                 /* return MD5OfBody */
     bool manifest;            /* keep a line for every message ever sent */
     bool tls;

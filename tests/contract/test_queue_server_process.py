@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,14 @@ def test_pipelined_requests_are_answered_in_order(
     assert answers[2] == {}
     assert "MessageId" in answers[3]
     assert answers[4]["QueueUrl"] == f"http://localhost:1/000000000000/{queue}"
+
+
+def test_a_long_poll_may_be_answered_early() -> None:
+    with QueueServer("--longest-poll-ms", "50") as server:
+        server.call("CreateQueue", {"QueueName": "empty"})
+        began = time.monotonic()
+        assert server.call("ReceiveMessage", {"QueueUrl": "empty", "WaitTimeSeconds": 20}) == {}
+        assert 0.05 <= time.monotonic() - began < 15
 
 
 def test_a_request_may_come_byte_by_byte(wire: Wire, queue: str) -> None:
