@@ -13,6 +13,9 @@ from typing import Any
 WAIT_S = 120.0
 """The longest wait: only a test that fails waits so long, on a machine that does much else."""
 _PAUSE_S = 0.02
+_PAUSE_S_MAX = 0.2
+_SHARE = 8
+"""A pause is so many times as long as the look before it, which may be a connection of its own."""
 BLOCKED = """SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 """How many sessions of this database wait for a lock."""
@@ -23,9 +26,11 @@ async def until(
 ) -> None:
     """Return once `holds()` is true. Fails after `seconds`, or when the task `during` ends."""
     async with asyncio.timeout(seconds):
+        looked_at = time.monotonic()
         while not holds():
             assert during is None or not during.done(), during.exception()
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_pause_since(looked_at))
+            looked_at = time.monotonic()
 
 
 def wait_until(
@@ -35,12 +40,19 @@ def wait_until(
     during: subprocess.Popen[Any] | None = None,
 ) -> None:
     """Return once `holds()` is true. Fails after `seconds`, or when the process `during` ends."""
-    deadline = time.monotonic() + seconds
+    looked_at = time.monotonic()
+    deadline = looked_at + seconds
     while not holds():
         assert during is None or during.poll() is None, f"ended: {during.communicate()}"
         if time.monotonic() > deadline:
             raise TimeoutError(f"not so within {seconds:g} s")
-        time.sleep(_PAUSE_S)
+        time.sleep(_pause_since(looked_at))
+        looked_at = time.monotonic()
+
+
+def _pause_since(looked_at: float) -> float:
+    """Return how long to wait after a look that began then."""
+    return min(max(_PAUSE_S, (time.monotonic() - looked_at) * _SHARE), _PAUSE_S_MAX)
 
 
 def answer_of(url: str, **headers: str) -> str | None:

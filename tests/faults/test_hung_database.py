@@ -67,7 +67,7 @@ async def test_after_a_long_hang_all_is_as_before(
                 assert [worker.heartbeat_s > 1 for worker in snapshot.workers] == [True]
             while ready.totals.written < 2 * COUNT:
                 assert ready.consumer.liveness.report().ok, "it is about to write"
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
             assert ready.consumer.liveness.report().ok
             await until(lambda: not ready.snapshot().stale, during=run)
             # A writer without a batch may still lack its new one.
