@@ -28,11 +28,7 @@ Query = Callable[..., list[tuple[Any, ...]]]
 
 def wheel(folder: Path) -> dict[str, str]:
     """A copy of the package without its checkout, as a wheel would bring it."""
-    shutil.copytree(
-        Path(sqs2pg.__file__).parent,
-        folder / "site" / "sqs2pg",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    shutil.copytree(Path(sqs2pg.__file__).parent, folder / "site" / "sqs2pg")
     return {"PYTHONPATH": str(folder / "site")}
 
 

@@ -142,7 +142,7 @@ def link_or_copy(source: str, target: str) -> None:
             raise PermissionError
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copy2(source, target)  # with its times, by which compiled modules are known
         Path(target).chmod(0o755 if mode & stat.S_IXUSR else 0o644)
 
 
