@@ -21,6 +21,7 @@ from tests.waiting import wait_until
 ORDERS = """
 [source]
 queue = "{queue}"
+drain_settle_s = 0
 visibility_timeout_s = 3
 [sink]
 table = "orders"
@@ -31,7 +32,7 @@ type = "bigint"
 required = true
 mask = "keep"
 """
-LOGINS = '[source]\nqueue = "{queue}"\n'
+LOGINS = '[source]\nqueue = "{queue}"\ndrain_settle_s = 0\n'
 
 
 class PipelineSet:
@@ -40,6 +41,7 @@ class PipelineSet:
     def __init__(self, shell: Shell, sqs: Any) -> None:
         self.shell, self.sqs = shell, sqs
         del shell.environment["SQS2PG_SOURCE__QUEUE"]
+        shell.environment.pop("SQS2PG_SOURCE__DRAIN_SETTLE_S", None)  # each file has it
         shell.environment["SQS2PG_STATUS__POLL_S"] = "0.5"
         self.folder = shell.folder / "pipelines"
         self.folder.mkdir()
