@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import boto3
-
 REGION = "us-east-1"
+SHORT_POLLS = ("--longest-poll-ms", "200")
+"""Options of our queue server. A drain or a stop waits for a poll that brings nothing: 1 s or 2."""
 
 
 def aws_variables(endpoint_url: str) -> dict[str, str]:
@@ -21,6 +21,8 @@ def aws_variables(endpoint_url: str) -> dict[str, str]:
 
 def aws_client(service: str, endpoint_url: str, **options: Any) -> Any:
     """Return a boto3 client of one service of a local server."""
+    import boto3  # imported only where it is used, because conftest.py imports this module
+
     return boto3.client(
         service,
         endpoint_url=endpoint_url,

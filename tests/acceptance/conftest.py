@@ -24,10 +24,12 @@ def bare_shell(tmp_path: Path, forks: ForkServer) -> Shell:
 
 
 @pytest.fixture
-def server_logs(servers: Servers) -> Callable[[], str]:
+def server_logs(servers: Servers, emulator: Servers) -> Callable[[], str]:
     """Read everything that both servers of this test run have logged."""
     return lambda: "".join(
-        path.read_text(errors="replace") for path in servers.folder.rglob("*.log")
+        path.read_text(errors="replace")
+        for local in (servers, emulator)
+        for path in local.folder.rglob("*.log")
     )
 
 
@@ -84,11 +86,11 @@ def send(sqs: Any, queue_url: str) -> Callable[[list[str]], list[str]]:
 
 
 @pytest.fixture
-def kms_key(sqs_endpoint: str) -> str:
+def kms_key(emulator_endpoint: str) -> str:
     """The id of a KMS key of the test's own."""
     kms = aws_client(
         "kms",
-        sqs_endpoint,
+        emulator_endpoint,
     )
     key_id: str = kms.create_key()["KeyMetadata"]["KeyId"]
     return key_id

@@ -92,9 +92,11 @@ def _second_run_is_refused(shell: Shell, query: Query, archive: Path) -> None:
 
 
 def test_backfill_reads_a_bucket_with_a_given_date(
-    shell: Shell, query: Query, sqs_endpoint: str, aws_environment: dict[str, str]
+    shell: Shell, query: Query, emulator_endpoint: str, aws_environment: dict[str, str]
 ) -> None:
-    bucket = boto3.resource("s3", endpoint_url=sqs_endpoint).create_bucket(Bucket="archive-4711")
+    bucket = boto3.resource("s3", endpoint_url=emulator_endpoint).create_bucket(
+        Bucket="archive-4711"
+    )
     bucket.put_object(Key="logs/1", Body=b'{"user_id": "a"}{"user_id": "b"}')
     bucket.put_object(Key="logs/2", Body=gzip.compress(b'{"user_id": "c"}\n'))
     bucket.put_object(Key="other/1", Body=b'{"user_id": "d"}')

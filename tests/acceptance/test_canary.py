@@ -237,8 +237,8 @@ class Flock:
 
 
 @pytest.fixture
-def bucket(sqs_endpoint: str, aws_environment: dict[str, str]) -> Iterator[Any]:
-    made = made_bucket(sqs_endpoint, f"canaries-{secrets.token_hex(6)}")
+def bucket(emulator_endpoint: str, aws_environment: dict[str, str]) -> Iterator[Any]:
+    made = made_bucket(emulator_endpoint, f"canaries-{secrets.token_hex(6)}")
     yield made
     removed_bucket(made)
 

@@ -37,6 +37,7 @@ def test_a_server_that_logs_parameters_is_reported(shell: Shell, query: Query) -
 
 
 @pytest.mark.usefixtures("migrated_database")
+@pytest.mark.usefixtures("emulator")  # its queue may be its own dead-letter queue
 def test_a_pipeline_that_can_run_and_a_table_that_changed(
     shell: Shell, query: Query, sqs: Any, queue_url: str
 ) -> None:
@@ -123,6 +124,7 @@ column = "state"
 """
 
 
+@pytest.mark.usefixtures("emulator")  # its queue may be its own dead-letter queue
 def test_the_doctor_knows_state_tables(
     shell: Shell, query: Query, sqs: Any, queue_url: str, tmp_path: Path
 ) -> None:

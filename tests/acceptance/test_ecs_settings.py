@@ -19,13 +19,13 @@ FILE = '[source]\nqueue = "{0}-queue"\n[sink]\ntable = "{0}"\n'
 
 
 @pytest.fixture
-def bucket(sqs_endpoint: str) -> tuple[Any, str]:
-    s3, name = aws_client("s3", sqs_endpoint), f"settings-{uuid.uuid4().hex[:8]}"
+def bucket(emulator_endpoint: str) -> tuple[Any, str]:
+    s3, name = aws_client("s3", emulator_endpoint), f"settings-{uuid.uuid4().hex[:8]}"
     s3.create_bucket(Bucket=name)
     return s3, name
 
 
-def copy(sqs_endpoint: str, bucket: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def copy(emulator_endpoint: str, bucket: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Do as the container `settings` does, into a folder."""
     tree = read(ECS.read_text())
     task = variant(tree, several=True)["Resources"]["TaskDefinition"]["Properties"]
@@ -35,7 +35,7 @@ def copy(sqs_endpoint: str, bucket: str, folder: Path) -> subprocess.CompletedPr
     prefix = tree["Parameters"]["PipelinesPrefix"]["Default"]
     return subprocess.run(
         [sys.executable, "-c", tree["Mappings"]["Settings"]["Copy"]["Code"]],
-        env={"PATH": os.environ["PATH"], **aws_variables(sqs_endpoint)}
+        env={"PATH": os.environ["PATH"], **aws_variables(emulator_endpoint)}
         | {"BUCKET": bucket, "PREFIX": prefix, "SQS2PG_CONFIG": str(folder)},
         capture_output=True,
         text=True,
@@ -45,7 +45,7 @@ def copy(sqs_endpoint: str, bucket: str, folder: Path) -> subprocess.CompletedPr
 
 
 def test_the_files_of_the_folder_become_the_task_s_pipelines(
-    bucket: tuple[Any, str], sqs_endpoint: str, tmp_path: Path
+    bucket: tuple[Any, str], emulator_endpoint: str, tmp_path: Path
 ) -> None:
     s3, name = bucket
     keys = ("logins.toml", "orders.toml", "README.md", "old/logins.toml", "")
@@ -53,12 +53,12 @@ def test_the_files_of_the_folder_become_the_task_s_pipelines(
         body = FILE.format(key.partition(".")[0]).encode()
         s3.put_object(Bucket=name, Key=f"sqs2pg/pipelines/{key}", Body=body)
     s3.put_object(Bucket=name, Key="elsewhere.toml", Body=b"unknown = 1")
-    done = copy(sqs_endpoint, name, tmp_path)
+    done = copy(emulator_endpoint, name, tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert {file.name for file in tmp_path.iterdir()} == {"logins.toml", "orders.toml"}
     found = load_pipelines([tmp_path], {})
     assert {one.source.queue for one in found.values()} == {"logins-queue", "orders-queue"}
 
 
-def test_a_bucket_that_is_not_there_ends_the_task(sqs_endpoint: str, tmp_path: Path) -> None:
-    assert copy(sqs_endpoint, "no-such-bucket", tmp_path).returncode != 0
+def test_a_bucket_that_is_not_there_ends_the_task(emulator_endpoint: str, tmp_path: Path) -> None:
+    assert copy(emulator_endpoint, "no-such-bucket", tmp_path).returncode != 0

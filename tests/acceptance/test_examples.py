@@ -67,7 +67,7 @@ class Example:
 
 
 @pytest.fixture
-def bucket(sqs_endpoint: str, local_aws: Callable[[str], Any]) -> Iterator[str]:
+def bucket(emulator_endpoint: str, local_aws: Callable[[str], Any]) -> Iterator[str]:
     name = f"payloads-{secrets.token_hex(6)}"
     s3 = local_aws("s3")
     s3.create_bucket(Bucket=name)
@@ -78,11 +78,11 @@ def bucket(sqs_endpoint: str, local_aws: Callable[[str], Any]) -> Iterator[str]:
 
 
 @pytest.fixture
-def local_aws(sqs_endpoint: str) -> Callable[[str], Any]:
+def local_aws(emulator_endpoint: str) -> Callable[[str], Any]:
     """Make a boto3 client of a service of the local server."""
     return lambda service: aws_client(
         service,
-        sqs_endpoint,
+        emulator_endpoint,
     )
 
 

@@ -160,6 +160,7 @@ def test_keys_can_be_kept_in_aws(
         assert not (tmp_path / "wrapped.keys").exists()
 
 
+@pytest.mark.usefixtures("emulator")
 def test_keys_in_aws_that_are_not_there_are_reported(shell: Shell, tmp_path: Path) -> None:
     shell.environment["SQS2PG_KEYS__FILE"] = str(tmp_path / "none.keys")
     said = shell.error("keys", "init", code=2, SQS2PG_KEYS__PROVIDER="aws-kms")

@@ -25,8 +25,8 @@ CREATE TRIGGER slow AFTER INSERT ON user_logins FOR EACH STATEMENT EXECUTE FUNCT
 
 
 @pytest.fixture
-def bucket(sqs_endpoint: str, aws_environment: dict[str, str]) -> Iterator[Any]:
-    made = made_bucket(sqs_endpoint, f"lambda-{secrets.token_hex(6)}")
+def bucket(emulator_endpoint: str, aws_environment: dict[str, str]) -> Iterator[Any]:
+    made = made_bucket(emulator_endpoint, f"lambda-{secrets.token_hex(6)}")
     yield made
     removed_bucket(made)
 

@@ -16,8 +16,8 @@ Send = Callable[[list[str]], list[str]]
 
 
 @pytest.fixture
-def bucket(sqs_endpoint: str, aws_environment: dict[str, str]) -> Iterator[Any]:
-    made = made_bucket(sqs_endpoint, f"samples-{secrets.token_hex(6)}")
+def bucket(emulator_endpoint: str, aws_environment: dict[str, str]) -> Iterator[Any]:
+    made = made_bucket(emulator_endpoint, f"samples-{secrets.token_hex(6)}")
     yield made
     removed_bucket(made)
 

@@ -105,7 +105,7 @@ def queue_server() -> Iterator[QueueServer]:
 def sqs_server(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str, bool]]:
     is_ministack = request.param == "ministack"
     if is_ministack:
-        endpoint_url = request.getfixturevalue("sqs_endpoint")
+        endpoint_url = request.getfixturevalue("emulator_endpoint")
     else:
         endpoint_url = request.getfixturevalue("queue_server").endpoint_url
     client = connect(endpoint_url)

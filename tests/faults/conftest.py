@@ -14,6 +14,7 @@ from sqs2pg.cli.embedded import Postgres, memory_folder
 from sqs2pg.cli.embedded import servers as start_servers
 from sqs2pg.keys import provider_file
 from tests.forked_commands import ForkServer
+from tests.local_aws import SHORT_POLLS
 
 from .proxy import FaultProxy
 from .world import QUEUE, Met, World, prepare
@@ -31,7 +32,7 @@ def server() -> Iterator[Postgres]:
 def queue_server(request: pytest.FixtureRequest) -> Iterator[QueueServer]:
     """A queue server of the test's own. `indirect` parameters are options of its command line."""
     options = getattr(request, "param", ())
-    with QueueServer("--manifest", *options) as server:
+    with QueueServer("--manifest", *SHORT_POLLS, *options) as server:
         server.call("CreateQueue", {"QueueName": QUEUE})
         yield server
 

@@ -74,16 +74,16 @@ def fifo_url(sqs_client: Any, queue_url: str) -> str:
 
 
 @pytest.fixture
-def bucket(sqs_endpoint: str, aws_environment: None) -> Iterator[Any]:
+def bucket(emulator_endpoint: str, aws_environment: None) -> Iterator[Any]:
     """A bucket without versions (boto3 Bucket); deleted at the end with all that is in it."""
-    made = made_bucket(sqs_endpoint, f"events-{secrets.token_hex(6)}")
+    made = made_bucket(emulator_endpoint, f"events-{secrets.token_hex(6)}")
     yield made
     removed_bucket(made)
 
 
 @pytest.fixture
-def versioned(sqs_endpoint: str, aws_environment: None) -> Iterator[Any]:
+def versioned(emulator_endpoint: str, aws_environment: None) -> Iterator[Any]:
     """A bucket that keeps versions."""
-    made = made_bucket(sqs_endpoint, f"versions-{secrets.token_hex(6)}", versions=True)
+    made = made_bucket(emulator_endpoint, f"versions-{secrets.token_hex(6)}", versions=True)
     yield made
     removed_bucket(made)

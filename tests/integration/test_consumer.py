@@ -559,6 +559,7 @@ def fetch(url: str) -> str:
     return text
 
 
+@pytest.mark.usefixtures("emulator")  # ours gives what is released to a poll that is being cut
 @pytest.mark.parametrize("part", ["keep_leases", "poll", "process"])
 async def test_a_part_that_dies_takes_the_process_down_and_gives_back_what_it_held(
     pipeline: Assemble, monkeypatch: pytest.MonkeyPatch, part: str

@@ -29,9 +29,9 @@ MIB = 2**20
 
 
 @pytest.fixture
-def bucket(sqs_endpoint: str, aws_environment: None) -> Iterator[Any]:
+def bucket(emulator_endpoint: str, aws_environment: None) -> Iterator[Any]:
     """A fresh bucket of the local S3: a boto3 Bucket."""
-    made = boto3.resource("s3", endpoint_url=sqs_endpoint).create_bucket(
+    made = boto3.resource("s3", endpoint_url=emulator_endpoint).create_bucket(
         Bucket=f"payloads-{secrets.token_hex(6)}"
     )
     yield made
@@ -182,9 +182,9 @@ async def test_a_store_that_is_away_releases_and_sets_nothing_aside(
 
 
 async def test_what_sns_delivers_is_unwrapped(
-    pipeline: Assemble, database: str, sqs_endpoint: str, queue_url: str, sqs_client: Any
+    pipeline: Assemble, database: str, emulator_endpoint: str, queue_url: str, sqs_client: Any
 ) -> None:
-    sns = boto3.client("sns", endpoint_url=sqs_endpoint)
+    sns = boto3.client("sns", endpoint_url=emulator_endpoint)
     topic = sns.create_topic(Name=f"orders-{secrets.token_hex(6)}")["TopicArn"]
     arn = sqs_client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn["Attributes"]["QueueArn"])

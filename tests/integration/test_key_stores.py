@@ -30,7 +30,7 @@ class Overtaken:
         return self._client.put_secret_value(**values)
 
 
-@pytest.mark.usefixtures("aws_environment")
+@pytest.mark.usefixtures("emulator", "aws_environment")
 def test_of_two_roots_added_to_a_secret_at_once_none_is_lost() -> None:
     client = botocore.session.Session().create_client("secretsmanager")
     name = f"keys-{secrets.token_hex(6)}"

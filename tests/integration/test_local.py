@@ -23,7 +23,7 @@ import sysconfig
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -395,10 +395,10 @@ def test_the_usual_ports_may_be_taken(open_folder: Path) -> None:
         assert local.sqs_endpoint == f"http://127.0.0.1:{local.sqs.port}"
 
 
-def test_each_server_listens_on_one_loopback_port_only(servers: Servers) -> None:
+def test_each_server_listens_on_one_loopback_port_only(servers: Servers, emulator: Servers) -> None:
     assert servers.postgres is not None
-    assert servers.sqs is not None
-    for server in (servers.postgres, servers.sqs):
+    assert emulator.sqs is not None
+    for server in (servers.postgres, emulator.sqs):
         assert listening(server.pid) == {f"0100007F:{server.port:04X}"}
 
 
@@ -459,13 +459,13 @@ def test_a_run_folder_goes_at_the_end_also_where_somebody_was_first(open_folder:
         assert not made.path.exists()
 
 
-def test_each_server_holds_the_lock_on_the_run_folder(servers: Servers) -> None:
+def test_each_server_holds_the_lock_on_the_run_folder(servers: Servers, emulator: Servers) -> None:
     """So a server of a killed run keeps its folder until it has ended."""
     assert servers.postgres is not None
-    assert servers.sqs is not None
-    for server in (servers.postgres, servers.sqs):
+    assert emulator.sqs is not None
+    for server, folder in ((servers.postgres, servers.folder), (emulator.sqs, emulator.folder)):
         handles = Path(f"/proc/{server.pid}/fd")
-        assert servers.folder in {handle.readlink() for handle in handles.iterdir()}
+        assert folder in {handle.readlink() for handle in handles.iterdir()}
 
 
 # ── Users, folders and programs ──────────────────────────────────────────────────────────────────
@@ -763,9 +763,10 @@ def sourced(env_file: Path, command: str, *arguments: str) -> str:
 
 
 def test_sourcing_the_file_points_every_command_at_the_servers(
-    servers: Servers, tmp_path: Path, queue_url: str
+    servers: Servers, emulator: Servers, tmp_path: Path, queue_url: str
 ) -> None:
-    path = write_env_file(servers, tmp_path / "made" / "local.env")
+    both = replace(servers, sqs=emulator.sqs, sqs_endpoint=emulator.sqs_endpoint)
+    path = write_env_file(both, tmp_path / "made" / "local.env")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert servers.postgres is not None
     psql = str(postgres_binaries.find_binaries() / "psql")
@@ -783,7 +784,7 @@ def test_sourcing_the_file_points_every_command_at_the_servers(
         "client.close()",
     )
     assert queue_url in listed.splitlines()
-    expected = servers.environment()
+    expected = both.environment()
     assert {name: sourced(path, f'echo "${name}"') for name in ("DATABASE_URL", "AWS_REGION")} == {
         name: expected[name] for name in ("DATABASE_URL", "AWS_REGION")
     }

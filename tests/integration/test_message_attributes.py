@@ -50,9 +50,9 @@ async def test_a_binary_attribute_is_its_base64(
 
 
 async def test_a_binary_attribute_comes_through_sns_as_it_is(
-    pipeline: Assemble, database: str, sqs_client: Any, sqs_endpoint: str, queue_url: str
+    pipeline: Assemble, database: str, sqs_client: Any, emulator_endpoint: str, queue_url: str
 ) -> None:
-    sns = boto3.client("sns", endpoint_url=sqs_endpoint)
+    sns = boto3.client("sns", endpoint_url=emulator_endpoint)
     topic = sns.create_topic(Name=f"raw-{secrets.token_hex(6)}")["TopicArn"]
     arn = sqs_client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
     sns.subscribe(
@@ -152,12 +152,12 @@ async def test_what_sqs_says_of_a_message_reaches_columns(
         sqs_client.send_message(
             QueueUrl=fifo_url,
             MessageBody='{"id": "a"}',
-            MessageGroupId="group 7",
+            MessageGroupId="group-7",
             MessageDeduplicationId="once",
         )
         [fifo] = await receive(ready, 1)
         await ready.processors[0].process([fifo])
-    assert fifo.attributes.message_group_id == "group 7"
+    assert fifo.attributes.message_group_id == "group-7"
     assert fifo.attributes.sequence_number
     assert fifo.attributes.message_deduplication_id == "once"
     assert fifo.attributes.approximate_first_receive_timestamp

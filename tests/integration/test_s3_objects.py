@@ -354,9 +354,9 @@ async def test_sns_and_eventbridge_bring_notifications_too(
 
 @pytest.mark.parametrize("versions", [False, True])
 async def test_backfill_and_notifications_know_an_object_by_one_identity(
-    pipeline: Assemble, database: str, sqs_endpoint: str, aws_environment: None, versions: bool
+    pipeline: Assemble, database: str, emulator_endpoint: str, aws_environment: None, versions: bool
 ) -> None:
-    kept = made_bucket(sqs_endpoint, f"both-{secrets.token_hex(6)}", versions=versions)
+    kept = made_bucket(emulator_endpoint, f"both-{secrets.token_hex(6)}", versions=versions)
     overrides = of_objects(kept) | {"sink": {"table": "t", "batch_rows_max": 5}}
     one = kept.put_object(Key="2025/01/02/one", Body=lines(f"a{i:02}" for i in range(99)))
     other = kept.put_object(Key="other", Body=lines(["b"]))

@@ -18,7 +18,6 @@ import psycopg
 import pytest
 from ray.cluster_utils import Cluster
 
-from sqs2pg.cli.embedded import Servers
 from sqs2pg.errors import SettingsError
 from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_batches import BATCHES_AT_ONCE
@@ -51,10 +50,10 @@ TABLES = {
 
 @pytest.fixture
 def environment(
-    environment: dict[str, str], servers: Servers, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], emulator_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
     monkeypatch.setenv("SQS2PG_SINK__BATCH_ROWS_MAX", str(BATCH // BATCHES_AT_ONCE))
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", servers.sqs_endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", emulator_endpoint)
     return environment
 
 
@@ -145,15 +144,13 @@ async def test_a_node_is_killed_midway_and_the_tables_are_those_of_a_local_run(
 
 async def test_the_command_says_over_a_cluster_what_it_says_here(
     cluster: Cluster,
-    servers: Servers,
+    emulator_endpoint: str,
     admin: psycopg.Connection[Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await migrated()
-    bucket = boto3.resource("s3", endpoint_url=servers.sqs_endpoint).create_bucket(
-        Bucket="ray-4711"
-    )
+    bucket = boto3.resource("s3", endpoint_url=emulator_endpoint).create_bucket(Bucket="ray-4711")
     bucket.put_object(Key="logs/1", Body=gzip.compress(b'{"user_id": "a"}\n{"user_id": "b"}'))
     (tmp_path / "one.jsonl").write_text('{"user_id": "c"}\n')
     (tmp_path / "same.jsonl").write_text('{"user_id": "c"}\n')

@@ -32,15 +32,15 @@ def report(endpoint: str, queue: str, age_s: float, ago: timedelta) -> None:
 
 
 async def test_the_latest_age_of_this_queue_is_cloudwatchs(
-    aws_environment: None, sqs_endpoint: str, queue_url: str, monkeypatch: pytest.MonkeyPatch
+    aws_environment: None, emulator_endpoint: str, queue_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", sqs_endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", emulator_endpoint)
     name = queue_url.rsplit("/", 1)[-1]
     oldest = OldestMessage(queue_url, REGION)
     assert await oldest.age_s() is None, "nothing was reported"
-    report(sqs_endpoint, name, 900.0, timedelta(minutes=4))
-    report(sqs_endpoint, name, 37.0, timedelta(minutes=1))
-    report(sqs_endpoint, "another", 5_000.0, timedelta(seconds=1))
+    report(emulator_endpoint, name, 900.0, timedelta(minutes=4))
+    report(emulator_endpoint, name, 37.0, timedelta(minutes=1))
+    report(emulator_endpoint, "another", 5_000.0, timedelta(seconds=1))
     assert await oldest.age_s() == 37.0
 
 
