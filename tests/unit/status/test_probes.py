@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -37,13 +38,16 @@ async def test_no_message_is_older_than_the_time_since_the_queue_was_empty(
 ) -> None:
     clock = SimpleNamespace(time=lambda: NOW, monotonic=time.monotonic)
     monkeypatch.setattr(probes, "time", clock)
-    metrics, queue, none = Metrics(), Queue(), cast("Any", None)
-    made = Probes(
-        cast("Any", queue), none, metrics, Liveness(Settings()), none, none,
-        cast("Any", SimpleNamespace(received=0)), none,
-        pauses=none, lend=none, key_version=none, migrations=0, database_host=None,
-        every_s=5.0, cloudwatch=False,
-    )  # fmt: skip
+    metrics, queue = Metrics(), Queue()
+    given = dict.fromkeys(inspect.signature(Probes).parameters) | {
+        "source": queue,
+        "metrics": metrics,
+        "liveness": Liveness(Settings()),
+        "counts": SimpleNamespace(received=0),
+        "every_s": 5.0,
+        "cloudwatch": False,
+    }
+    made = Probes(**cast("Any", given))
 
     def age() -> float | None:
         return metrics.registry.get_sample_value("sqs2pg_queue_oldest_age_seconds")
