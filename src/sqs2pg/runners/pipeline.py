@@ -271,12 +271,12 @@ class Pipeline:
             ),
             pauses=watch,
             lend=readings.lent if readings else made.connect.opened,
-            head_room=self._shared.head_room(settings).read if self._shared else head_room,
             key_version=lambda: made.rotation.key_version,
             migrations=len(migrations()),
             database_host=network_address(resolve_dsn(settings.sink.dsn)),
             every_s=settings.status.poll_s,
             cloudwatch=settings.status.cloudwatch == "auto",
+            head_room=self._shared.head_room(settings).read if self._shared else head_room,
         )
         self.periodic = PeriodicReadings(
             [*self.probes.all(), *telemetry_readings(settings, metrics)],

@@ -27,6 +27,7 @@ from sqs2pg.postgres.workers import (
     Worker,
     WorkerRegistry,
     certificate_expiry,
+    head_room,
 )
 from sqs2pg.sqs.backlog import DeadLetterQueue, OldestMessage, has_cloudwatch
 from sqs2pg.sqs.client import SqsClient
@@ -125,12 +126,12 @@ class Probes:
         *,
         pauses: Pauses,
         lend: Callable[[], AbstractAsyncContextManager[Session]],
-        head_room: Callable[[Session], Awaitable[HeadRoom]],
         key_version: Callable[[], int],
         migrations: int,
         database_host: tuple[str, int] | None,
         every_s: float,
         cloudwatch: bool,
+        head_room: Callable[[Session], Awaitable[HeadRoom]] = head_room,
     ) -> None:
         """`lend` yields a session for a reading, `head_room` reads what the server allows and uses.
         `database_host` is the server whose certificate is read; None for a local socket.
