@@ -51,6 +51,19 @@ found = [psycopg.__version__, metadata.version("psycopg"), before, looks, same]
     assert found == [version, version, [], True, True]
 
 
+def test_psycopg_knows_ranges_and_loads_their_classes_on_demand() -> None:
+    found = _in_a_fresh_process("""
+import sqs2pg.postgres
+before = [name for name in sys.modules if name.startswith("psycopg.types.") and "range" in name]
+import psycopg
+oids = [psycopg.adapters.types[name].oid for name in ("int4range", "tstzmultirange")]
+from psycopg.types.range import Range
+from psycopg.types.multirange import Multirange
+found = [before, oids, str(Range(1, 5)), len(Multirange([Range(1, 5)]))]
+""")
+    assert found == [[], [3904, 4534], "[1, 5)", 1]
+
+
 def test_psycopg_asks_for_the_version_of_what_is_in_no_folder() -> None:
     found = _in_a_fresh_process("""
 import contextlib, os

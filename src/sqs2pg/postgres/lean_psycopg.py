@@ -2,8 +2,10 @@
 
 It asks `importlib.metadata` for its own version, which loads `email`, `zipfile` and 30 more modules
 and parses texts, although the name of a folder has it, too. It imports `ctypes.util` for the case
-that its C code is missing. Together they are a fifth of what the driver costs a start. Where
-psycopg or one of the two is loaded already, that one is left as it is.
+that its C code is missing. It makes classes for each type of ranges and multiranges, of which we
+read and write none: here they come as texts, as values of other unknown types do. Together they are
+a quarter of what the driver costs a start. Where psycopg or one of the modules is loaded already,
+that one is left as it is.
 """
 
 from __future__ import annotations
@@ -62,6 +64,22 @@ class _Ctypes(ModuleType):
         return getattr(ctypes, name)
 
 
+class _Ranges(ModuleType):
+    """Stands for `psycopg.types.range` and `multirange`: knows the types, and has no class."""
+
+    @staticmethod
+    def RangeInfo(name: str, oid: int, array_oid: int, **_: int) -> Any:  # noqa: N802  the driver's
+        """Return what the driver knows of any type."""
+        from psycopg.types import TypeInfo
+
+        return TypeInfo(name, oid, array_oid)
+
+    MultirangeInfo = RangeInfo
+
+    def register_default_adapters(self, context: object) -> None:
+        """Register nothing."""
+
+
 _CTYPES = (_Ctypes("ctypes"), ModuleType("ctypes.util"))
 
 
@@ -87,6 +105,7 @@ def _stand_ins() -> Iterator[ModuleType]:
         yield _Metadata("importlib.metadata")
     if "ctypes" not in sys.modules:
         yield from _CTYPES
+    yield from map(_Ranges, ("psycopg.types.range", "psycopg.types.multirange"))
 
 
 with _in_place(*_stand_ins()):
