@@ -49,7 +49,7 @@ def test_demo_sends_drains_verifies_and_counts(bare_shell: Any) -> None:
 
 def test_a_demo_that_is_stopped_says_so_and_that_nothing_is_lost(bare_shell: Any) -> None:
     command = subprocess.Popen(
-        [bare_shell.python, "-m", "sqs2pg", "demo", "--messages", "30000"],
+        [bare_shell.python, "-m", "sqs2pg", "demo", "--messages", "12000"],
         cwd=bare_shell.folder,
         env=bare_shell.environment,
         stdin=subprocess.DEVNULL,
@@ -71,7 +71,7 @@ def test_a_demo_that_is_stopped_says_so_and_that_nothing_is_lost(bare_shell: Any
         command.communicate()
     assert command.returncode == 1, errors
     assert re.search(
-        r"^error: stopped early: [\d,]+ of 30,000 messages are written", errors, re.MULTILINE
+        r"^error: stopped early: [\d,]+ of 12,000 messages are written", errors, re.MULTILINE
     )
     assert "balance" not in out + errors
 
@@ -133,8 +133,8 @@ def test_demo_shows_masked_rows_and_recurring_devices(bare_shell: Any) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the fast queue server stands on epoll")
 def test_demo_and_run_have_a_fast_queue_server(bare_shell: Any) -> None:
-    ended = bare_shell("demo", "--local=fast", "--messages", "20000", "--seed", "1", "--json")
-    assert ended.last["written"] == 19_600
+    ended = bare_shell("demo", "--local=fast", "--messages", "2000", "--seed", "1", "--json")
+    assert ended.last["written"] == 1_960
     ended = bare_shell("run", "--local=fast", "--drain", "--json")
     assert ended.last["received"] == 0
     assert "--local" in bare_shell.error("run", "--local=quick", "--drain", code=2)
