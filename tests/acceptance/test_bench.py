@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import sqs2pg
 from benchmarks import report
 from tests.shell import bare_environment
@@ -82,6 +84,7 @@ def test_bench_needs_createdb_and_says_so(
         query(f"DROP ROLE {role}")
 
 
+@pytest.mark.long
 def test_the_suite_keeps_its_runs_and_writes_the_tables(
     tmp_path: Path,
 ) -> None:

@@ -534,6 +534,7 @@ def leaks(surface: Surface, world: World, flock: Flock) -> list[str]:
     return [f"{surface.name}: {leak}" for leak in find(canaries, surface.read(world))]
 
 
+@pytest.mark.long
 def test_no_canary_is_found_anywhere_and_a_planted_one_is(
     world: World, send: Send, bucket: Any
 ) -> None:

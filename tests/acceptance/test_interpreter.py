@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sqs2pg.cli import COMMANDS
 from tests.logins import CANARIES, canary_login
 from tests.shell import Shell
@@ -21,6 +23,7 @@ ELSEWHERE = {
 """Commands that the test below leaves out -> the file with a test that starts them afresh."""
 
 
+@pytest.mark.long
 def test_every_command_in_an_interpreter_of_its_own(
     shell: Shell, query: Query, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def sockets(world: World) -> int:
     return sum(end[2].endswith(port) and end[3] in held for end in ends)
 
 
+@pytest.mark.long
 async def test_after_a_long_hang_all_is_as_before(
     world: World, met: Met, server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from benchmarks.soak import SoakPlan, soak
 from benchmarks.soak_faults import FaultPlan
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("state", [False, True])
 def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path, *, state: bool) -> None:
     """With a state table beside the log, too: it ends as a model that sorts by version says."""
