@@ -52,14 +52,19 @@ OLD = """NOT starts_with({0}, %s) AND {0} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]+$'
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
 WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
 _ANALYZE_MAP = "ANALYZE pii.token_map"
-# Most rows have all of their tokens in the map: they are changed as they are read.
-_CHANGE_WHOLE = "UPDATE {leaf} t SET {sets} FROM {maps} WHERE {mapped}{range}"
+# Most rows have all of their tokens in the map: they are changed as they are read. Both statements
+# change rows inside a WITH: there a rule of the table that would do something else is refused.
+_CHANGE_WHOLE = """WITH changed AS (
+    UPDATE {leaf} t SET {sets} FROM {maps} WHERE {mapped}{range} RETURNING 1)
+SELECT count(*) FROM changed"""
 # The others are found first: an UPDATE cannot join its own table to what may be missing.
 _CHANGE = """WITH n AS MATERIALIZED (
     SELECT t.tableoid AS part, t.ctid AS address, {found} FROM {leaf} t {joins}
-    WHERE coalesce({mapped}) IS NOT NULL{range})
-UPDATE {leaf} t SET {sets} FROM n
-WHERE t.ctid = n.address AND t.tableoid = n.part{range}"""
+    WHERE coalesce({mapped}) IS NOT NULL{range}),
+changed AS (
+    UPDATE {leaf} t SET {sets} FROM n
+    WHERE t.ctid = n.address AND t.tableoid = n.part{range} RETURNING 1)
+SELECT count(*) FROM changed"""
 # Once all rows have new tokens no hash table of the map is built.
 _ANY_OLD = "EXISTS (SELECT FROM {leaf} t WHERE ({old}){range})"
 _NOT_CURRENT = "NOT starts_with(t.{column}, '{current}')"
@@ -229,9 +234,10 @@ class TokenMap:
                 if merger is not None:
                     await merger.lock(leaf)
                     gone = await merger.merge(leaf, part)
-                changed = await session.count(_change_whole(leaf, part, columns))
+                [(changed,)] = await session.execute(_change_whole(leaf, part, columns))
                 if len(columns) > 1 and (await session.execute(f"SELECT {any_old}"))[0][0]:
-                    changed += await session.count(_change(leaf, part, columns))
+                    [(others,)] = await session.execute(_change(leaf, part, columns))
+                    changed += others
         except (*MOVED_MEANWHILE, *LOCKED_MEANWHILE):
             return
         self._count(changed, *gone)
