@@ -58,8 +58,9 @@ FROM (
            k.wrapped_key, array_position(%s::text[], v.field) AS number, v.token, v.sealed
     FROM pii.value v
     JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
-    WHERE v.ctid > %s::tid AND v.token_hash BETWEEN %s AND %s
+    WHERE v.ctid > %s::tid AND v.ctid < %s::tid AND v.token_hash BETWEEN %s AND %s
     AND v.field = ANY (%s) AND {_OLD_VALUE} LIMIT %s) n"""
+_PAGES = "SELECT pg_relation_size('pii.value') / current_setting('block_size')::bigint"
 # Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
 # the server's log, somebody who has the old root could get from a guessed value to its new token.
 _CREATE = """CREATE TEMP TABLE sqs2pg_moved (address tid, made_by xid, old_token text,
@@ -230,7 +231,8 @@ class Rekeyer:
         # Once more for values that VACUUM FULL or CLUSTER has moved meanwhile.
         while moved != self.report.values:
             moved, self.report.values_damaged = self.report.values, 0
-            await together(*(lane.run() for lane in self._lanes))
+            [(pages,)] = await self._session.execute(_PAGES)  # what comes behind them is new
+            await together(*(lane.run(f"({pages},0)") for lane in self._lanes))
 
 
 class _Lane:
@@ -252,8 +254,8 @@ class _Lane:
         self._batch_size = BatchSize(BATCH_VALUES)
         self._look_for_stored = False
 
-    async def run(self) -> None:
-        """Give all values of the lane new tokens, batch by batch.
+    async def run(self, end: str) -> None:
+        """Give all values of the lane before an address new tokens, batch by batch.
 
         A message under the new version may have stored a value that the batch would, or store it at
         the same moment: then the batch is done again.
@@ -262,22 +264,22 @@ class _Lane:
         tries = 0
         while after is not None:
             try:
-                after, tries = await self._next_batch(after), 0
+                after, tries = await self._next_batch(after, end), 0
             except STORED_MEANWHILE:
                 self._look_for_stored = True
                 tries += 1
                 if tries == TRIES_MAX:
                     raise
 
-    async def _next_batch(self, after: str) -> str | None:
-        """Give the next values of the lane new tokens; return the last one's address, None at the
-        end.
+    async def _next_batch(self, after: str, end: str) -> str | None:
+        """Give the next values between two addresses new tokens; return the last one's, None at
+        the end.
         """
         session, fields = self._session, self._work.fields
         began, size, moved = time.monotonic(), self._batch_size.rows, 0
         opening = f"{SHARED}, {BY_INDEX}", _CREATE
         async with session.transaction(*opening, mode=READ_COMMITTED):
-            values = fields, after, *self._hashes, fields, self._work.current, size
+            values = fields, after, end, *self._hashes, fields, self._work.current, size
             [(count, last, rows)] = await session.execute(_NEXT, values, binary=True)
             if count:
                 done = await asyncio.to_thread(self._renewer.renew, rows, count)
