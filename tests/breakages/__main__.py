@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
 from tests.breakages.copies import FAILED, PASSED, Copy, Ran, copies_of_checkout
-from tests.breakages.record import Noticed, recorded, write_record
+from tests.breakages.record import Noticed, add_to_record, recorded, write_record
 from tests.breakages.table import BREAKAGES, Breakage
 from tests.checkout import ROOT
 
@@ -97,8 +97,10 @@ def main() -> int:
         noticed = check(wanted, copies)
     minutes = (time.monotonic() - began) / 60
     print(f"{len(noticed)} of {len(wanted)} noticed in {minutes:.0f} min")
-    if chosen.record:
-        write_record(recorded() | noticed if chosen.only else noticed, minutes, chosen.workers)
+    if chosen.record and chosen.only:
+        add_to_record(noticed)
+    elif chosen.record:
+        write_record(noticed, minutes, chosen.workers)
     return 0 if len(noticed) == len(wanted) else 1
 
 

@@ -40,19 +40,29 @@ def recorded() -> dict[str, Noticed]:
 
 
 def write_record(seen: Mapping[str, Noticed], minutes: float, workers: int) -> None:
-    """Write the page; `seen` has each breakage that was noticed, by its words."""
+    """Write the page after a whole run; `seen` has each breakage that was noticed, by its words."""
     how = (
         f"On {today()}, commit {commit()}: {len(seen)} of {len(BREAKAGES)} noticed in "
         f"{minutes:.0f} minutes,\n{workers} at a time. Seconds include the start of the tests' "
         "servers."
     )
+    _write(_HEAD.format(how=how), seen)
+
+
+def add_to_record(seen: Mapping[str, Noticed]) -> None:
+    """Add what noticed some breakages to the page of the last whole run."""
+    head = RECORD.read_text(encoding="utf-8").partition("\n|---|")[0] + "\n|---|---|---|---|\n"
+    _write(head, recorded() | seen)
+
+
+def _write(head: str, seen: Mapping[str, Noticed]) -> None:
     rows = [
         f"| `{one.file.removeprefix('src/sqs2pg/')}` | {one.what} | `{noticed.by}` | "
         f"{noticed.seconds} |\n"
         for one in BREAKAGES
         if (noticed := seen.get(one.what)) is not None
     ]
-    RECORD.write_text(_HEAD.format(how=how) + "".join(rows), encoding="utf-8")
+    RECORD.write_text(head + "".join(rows), encoding="utf-8")
 
 
 def commit() -> str:

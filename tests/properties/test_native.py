@@ -469,3 +469,18 @@ def test_lines_have_the_attributes_of_their_object_in_both_executors() -> None:
         attributes={"s3.key": MessageAttribute("String", "\0")},
     )
     assert [fault.fault.code for fault in pair.check_batch(odd).faults] == ["nul_character"] * 2
+
+
+def test_a_phone_number_has_at_most_fifteen_digits_in_both_executors() -> None:
+    settings = Settings(field=(Field(source="v", column="v", mask="pseudonymize", kind="phone"),))
+    pair = Both(settings, [[Column("v", "text")]])
+    values = ["1", "1" * 15, "1" * 16, "+1 (234) 567-890.123/45", "+1 (234) 567-890.123/456"]
+    messages = [
+        with_queue_id(Message("m", "h", json.dumps({"v": value}), SystemAttributes(SENT_MS)), at)
+        for at, value in enumerate(values)
+    ]
+    found = pair.check_batch(messages)
+    assert [number for number, *_ in found.faults] == [2, 4]
+    packed = pair.pack(messages)
+    assert packed is not None
+    assert not packed.left, "C alone decides"
