@@ -91,6 +91,8 @@ class Parent:
                 ours, theirs = Pipe(duplex=False)
                 running = mmap.mmap(-1, _NAME_BYTES)
                 if not (pid := os.fork()):
+                    for reading in (*forks, ours):
+                        reading.close()  # else no fork learns that the parent has gone
                     child = Child(session, theirs, running, self._stop)
                     child.run(number, self._files, waiting)
                 theirs.close()
