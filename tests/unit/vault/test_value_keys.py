@@ -47,11 +47,11 @@ def keys_in(bodies: Sequence[dict[str, Any]], both: Both | None = None) -> Packe
 
 def elements(joined: bytes) -> list[bytes]:
     """Cut the elements of a binary array."""
-    found = []
-    while joined:
-        end = 4 + int.from_bytes(joined[:4])
-        found.append(joined[4:end])
-        joined = joined[end:]
+    found, end = [], 0
+    while end < len(joined):
+        begin = end + 4
+        end = begin + int.from_bytes(joined[end:begin])
+        found.append(joined[begin:end])
     return found
 
 
