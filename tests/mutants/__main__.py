@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -56,7 +57,9 @@ def tests_reaching(
             copy.write(file, text)
     failed = set(re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", ran.output, re.MULTILINE))
     print(f"{ran.by} in {ran.seconds:.0f} s for {' '.join(suites)}; without: {sorted(failed)}")
-    return reached_by(folder), failed
+    reached = reached_by(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return reached, failed
 
 
 def package(root: Path) -> list[str]:
