@@ -4,7 +4,7 @@
 #
 # Expected: an error, as for a time that PostgreSQL's range does not hold, or a column of type numeric.
 #   Sources: PostgreSQL 18 documentation, 8.1.1 "Integer Types" (values outside the range are an error); ADBC
-#   documentation, "PostgreSQL driver", "Types", where bulk ingestion takes Arrow types by their values.
+#   documentation, "PostgreSQL Driver", "Bulk Ingestion" and "Types".
 # Seen: adbc_ingest() makes a bigint column for uint64 and copies the 64 bits as they are:
 #   18446744073709551615 is stored as -1, 2^63 as -9223372036854775808. COPY is binary, so the server cannot
 #   notice. The smaller unsigned types get the next wider column and are right. Hashes and identifiers of 64

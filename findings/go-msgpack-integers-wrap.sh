@@ -5,11 +5,10 @@
 # Expected: 300 for a field of type int8 is an error, as encoding/json gives for the same struct.
 #   Sources: MessagePack specification, "Deserialization" (a value goes to the type that the application
 #   holds); Go, package encoding/json, Unmarshal: a number that overflows the target type is an
-#   UnmarshalTypeError. Both READMEs compare their API with it.
+#   UnmarshalTypeError.
 # Seen: 44 for int8 and uint8, and -1 for 18446744073709551615 in an int64. The low bits are kept and no error
-#   comes, though both report an error for a text in the place of a number. The sender's types decide: a
-#   counter that was uint32 there and is int16 here is right until it is large. u-msgpack-python 2.8.0 wrote
-#   the bytes.
+#   comes, though both report an error for bytes in the place of a number. The sender's types decide: a
+#   counter that was uint32 there and is int16 here is right until it is large.
 #
 # It needs Go 1.24 or newer.
 set -euo pipefail

@@ -2,7 +2,7 @@
 # json-logic-engine 5.0.7 (npm) and json-logic-qubit 0.9.1 (PyPI): the same JsonLogic rule gives another
 # answer than with json-logic-js 2.0.5.
 #
-# Expected: one answer. "The same format can be executed" in several languages is what JsonLogic is for.
+# Expected: one answer. JsonLogic is for rules that several languages share.
 #   Sources: jsonlogic.com, "Supported Operations" and "Truthy and Falsy", whose reference is json-logic-js;
 #   json-logic-qubit's docstring: a Python implementation of the JsonLogic JS library.
 # Seen: null == 0 is true in json-logic-engine and false elsewhere; "missing" does not count null and "" as
