@@ -24,7 +24,7 @@ from sqs2pg.sqs.in_flight import InFlight
 from sqs2pg.sqs.turns import Turns
 
 STARTS_AT_ONCE = 8
-"""Pipelines that start at the same time: more would only open more sessions."""
+"""Pipelines of one database that start at the same time: more would only open more sessions."""
 READING_SESSIONS = 2
 """Sessions per database for readings and upkeep, which must not wait for batches."""
 
@@ -56,7 +56,7 @@ class Shared:
         self._upkeep: dict[str, SharedUpkeep] = {}
         self._rooms: dict[str, SharedHeadRoom] = {}
         self._reads = SharedReads()
-        self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._starting: dict[str, asyncio.Semaphore] = {}
 
     def join(self, settings: Settings) -> tuple[SessionPool, SessionPool]:
         """Return the sessions of a pipeline's database for batches, and those for readings.
@@ -74,14 +74,16 @@ class Shared:
     async def starting(self, settings: Settings) -> AsyncIterator[Once | None]:
         """Wait until a pipeline may start; yield what it reads together with others meanwhile.
 
-        None where there is nobody to read with.
+        None where there is nobody to read with. Pipelines of a database that does not answer keep
+        none of another database waiting.
         """
         if self.one:
             yield None
             return
-        reads = self._reads.begin(_database(settings))
+        database = _database(settings)
+        reads = self._reads.begin(database)
         try:
-            async with self._starting:
+            async with self._starting.setdefault(database, asyncio.Semaphore(STARTS_AT_ONCE)):
                 yield reads.once
         finally:
             reads.end()
