@@ -10,6 +10,7 @@ import pytest
 from sqs2pg.sqs.concurrency import (
     CONCURRENCY_MIN,
     TRIAL_ANSWERS,
+    TRIAL_AT_ONCE,
     TRIAL_EVERY_S,
     RoundTripTime,
     occupied_s,
@@ -32,19 +33,17 @@ class Clocked:
     def trials(self, count: int, took_s: float) -> None:
         """Answer requests until so many trials are over."""
         for _ in range(count):
-            while self.trip.concurrency(10**9) > CONCURRENCY_MIN:
+            while self.trip.concurrency(10**9) > TRIAL_AT_ONCE:
                 self.answer(took_s)
-            while self.trip.concurrency(10**9) == CONCURRENCY_MIN:
+            while self.trip.concurrency(10**9) == TRIAL_AT_ONCE:
                 self.answer(took_s)
 
 
-@pytest.mark.parametrize(
-    ("took_s", "at_once"), [(0.0002, CONCURRENCY_MIN + 2), (0.01, 108), (0.05, 508)]
-)
-def test_concurrency_grows_with_the_round_trip_time(took_s: float, at_once: int) -> None:
+@pytest.mark.parametrize(("took_s", "more"), [(0.0002, 2), (0.01, 100), (0.05, 500)])
+def test_concurrency_grows_with_the_round_trip_time(took_s: float, more: int) -> None:
     clocked = Clocked()
     clocked.trials(1, took_s)
-    assert clocked.trip.concurrency(200) == pytest.approx(at_once, abs=1)
+    assert clocked.trip.concurrency(200) == pytest.approx(CONCURRENCY_MIN + more, abs=1)
 
 
 def test_the_minimum_leaves_out_what_our_own_work_adds() -> None:
@@ -55,9 +54,9 @@ def test_the_minimum_leaves_out_what_our_own_work_adds() -> None:
 
 def test_there_are_few_at_once_until_the_first_answers_have_come() -> None:
     clocked = Clocked()
-    assert clocked.trip.concurrency(200) == CONCURRENCY_MIN
+    assert clocked.trip.concurrency(200) == TRIAL_AT_ONCE
     clocked.answer(*[0.05] * TRIAL_ANSWERS)
-    assert clocked.trip.concurrency(200) == CONCURRENCY_MIN
+    assert clocked.trip.concurrency(200) == TRIAL_AT_ONCE
 
 
 @pytest.mark.parametrize(("before_s", "after_s"), [(0.001, 0.05), (0.05, 0.001)])
@@ -74,7 +73,7 @@ def test_a_queue_that_has_become_slower_or_faster_is_noticed(
 
 def test_a_busy_thread_asks_for_no_more_requests_however_slow_the_answers_are() -> None:
     clocked = Clocked(busy_share=1.0)
-    clocked.answer(*[0.5] * (TRIAL_ANSWERS + 1))
+    clocked.trials(1, 0.5)
     assert clocked.trip.concurrency(10**6) == CONCURRENCY_MIN
 
 
@@ -84,7 +83,7 @@ def test_a_thread_that_is_busy_for_half_of_the_time_counts_half_of_it() -> None:
     assert clocked.trip.minimum_s == pytest.approx(0.005)
 
 
-@pytest.mark.parametrize(("busy_share", "most"), [(0.0, 64), (1.0, CONCURRENCY_MIN)])
+@pytest.mark.parametrize(("busy_share", "most"), [(0.0, 88), (1.0, CONCURRENCY_MIN)])
 def test_answers_that_wait_for_each_other_do_not_ask_for_more_and_more(
     busy_share: float, most: int
 ) -> None:
@@ -103,7 +102,7 @@ def test_answers_from_before_a_trial_do_not_count() -> None:
     clocked.answer(0.01, 0.01)
     for _ in range(10 * TRIAL_ANSWERS):
         clocked.trip.observe(5.0, clocked.now)  # sent long ago
-    assert clocked.trip.concurrency(10**6) == CONCURRENCY_MIN
+    assert clocked.trip.concurrency(10**6) == TRIAL_AT_ONCE
     clocked.answer(*[0.01] * TRIAL_ANSWERS)
     assert clocked.trip.minimum_s == 0.01
 
