@@ -88,7 +88,7 @@ mutants: $(READY) $(COMPILER) .venv-mutants/.ready ## mutate the code in 100 pla
 	@$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
 test-unit: $(READY) ## run the tests without I/O, in seconds
-	@$(BIN)/python -m pytest -p tests.forked_files --forks 2 -o console_output_style=classic tests/unit $(TEST_ARGS)
+	@$(BIN)/pytest -n 2 --dist worksteal tests/unit $(TEST_ARGS)
 
 SOAK_MESSAGES ?= 300000
 SOAK_SECONDS ?= 600
