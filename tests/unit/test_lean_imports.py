@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 
-def _in_a_fresh_process(code: str) -> Any:
+def _in_a_fresh_process(code: str, **environment: str) -> Any:
     """Return what `found` is after the code."""
     done = subprocess.run(
         [sys.executable, "-c", f"import json, sys\n{code}\nprint(json.dumps(found))"],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,
@@ -86,3 +89,19 @@ from structlog import dev
 found = [before, "a line" in said.getvalue(), dev.__name__, hasattr(structlog, "nothing")]
 """)
     assert found == [[], True, "structlog.dev", False]
+
+
+def test_a_driver_that_needs_more_than_the_stand_ins_have_is_imported_whole(tmp_path: Path) -> None:
+    types = tmp_path / "psycopg" / "types"
+    types.mkdir(parents=True)
+    (types.parent / "__init__.py").write_text("from psycopg.types.range import AnotherName\n")
+    (types / "__init__.py").touch()
+    (types / "range.py").write_text("AnotherName = 'there'\n")
+    found = _in_a_fresh_process(
+        """
+import sqs2pg.postgres, psycopg
+found = psycopg.AnotherName
+""",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert found == "there"
