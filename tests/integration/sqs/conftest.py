@@ -51,6 +51,7 @@ async def listen() -> AsyncIterator[Listen]:
     yield start
     for server in servers:
         server.close()
+    await asyncio.sleep(0)  # what was just accepted begins, and is among the tasks
     for task in list(tasks):
         task.cancel()
     if tasks:
