@@ -27,7 +27,7 @@ TRIAL_ANSWERS = 16
 """Answers that a trial with few requests at once waits for."""
 TRIAL_SETTLES_S = 0.01
 """After the beginning of a trial, until there are few: answers to earlier requests do not count."""
-TRIAL_EVERY_S = 1.0, 16.0
+TRIAL_EVERY_S = 4.0, 64.0
 """Between two trials, seconds: first, when the process is busy with its start, and later; each time
 twice as long."""
 
