@@ -76,12 +76,13 @@ test-image: $(READY) $(COMPILER) ## build the image and run it on a read-only ro
 breakages: $(READY) $(COMPILER) ## break the code in each of over a hundred places; some test must notice; BREAKAGES_ARGS='--only ledger'
 	@$(BIN)/python -m tests.breakages $(BREAKAGES_ARGS)
 
-.venv-mutants/.ready: requirements/mutants.txt
+# Large groups have an environment of their own, made when it is needed.
+.venv-%/.ready: requirements/%.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
-	@echo "setting up .venv-mutants"
-	@$(PYTHON) -m venv --clear .venv-mutants
-	@.venv-mutants/bin/pip install --quiet --disable-pip-version-check --require-hashes \
-		-r requirements/mutants.txt
+	@echo "setting up .venv-$*"
+	@$(PYTHON) -m venv --clear .venv-$*
+	@.venv-$*/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r requirements/$*.txt
 	@touch $@
 
 mutants: $(READY) $(COMPILER) .venv-mutants/.ready ## mutate the code in 100 places drawn at random; MUTANTS_ARGS='--seed 7 --count 20'
@@ -113,25 +114,8 @@ pictures: $(READY) $(COMPILER) $(BROWSER) ## photograph the status pages under l
 bench: $(READY) $(COMPILER) ## measure throughput, latency, CPU and memory, about 15 minutes; BENCH_ARGS='--only drain'
 	@$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
-# Large groups have an environment of their own, made when it is needed.
-.venv-deploy/.ready: requirements/deploy.txt
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
-	@echo "setting up .venv-deploy"
-	@$(PYTHON) -m venv --clear .venv-deploy
-	@.venv-deploy/bin/pip install --quiet --disable-pip-version-check --require-hashes \
-		-r requirements/deploy.txt
-	@touch $@
-
 deploy-check: .venv-deploy/.ready ## validate every deployment artefact offline
 	@PYTHONPATH=src .venv-deploy/bin/python -m deploy.check
-
-.venv-docs/.ready: requirements/docs.txt
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv found" >&2; exit 1; }
-	@echo "setting up .venv-docs"
-	@$(PYTHON) -m venv --clear .venv-docs
-	@.venv-docs/bin/pip install --quiet --disable-pip-version-check --require-hashes \
-		-r requirements/docs.txt
-	@touch $@
 
 docs: .venv-docs/.ready ## build the docs site into build/docs; a broken link is an error
 	@PYTHONPATH=src .venv-docs/bin/python -m sphinx --quiet -W --keep-going -n docs build/docs
