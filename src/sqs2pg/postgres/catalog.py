@@ -54,6 +54,9 @@ _COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH}, NOT ({COLUMN_NO
        has_table_privilege(a.attrelid, 'INSERT') OR has_any_column_privilege(a.attrelid, 'INSERT')
 {OF_COLUMNS} ORDER BY a.attnum"""
 _NAME = "format('%%I.%%I', n.nspname, c.relname)"
+_OF_TABLE = """FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = pg_catalog.to_regclass(%s)"""
 
 NO_TABLES = {
     "v": "a view",
@@ -78,9 +81,7 @@ TAKES_ROWS = """CASE c.relkind
 """Whether the pg_class row `c` of such a kind takes rows: a view by an INSTEAD OF INSERT trigger or
 a rule, a foreign table by its server."""
 NO_TABLE_HINT = "name a table in sink.table, or give the view an INSTEAD OF INSERT trigger"
-_KIND = f"""SELECT c.relkind, {TAKES_ROWS}, {_NAME}
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = pg_catalog.to_regclass(%s)"""
+_KIND = f"SELECT c.relkind, {TAKES_ROWS}, {_NAME} {_OF_TABLE}"
 
 
 async def read_columns(session: Session, table: str) -> dict[str, Column]:
@@ -137,10 +138,5 @@ async def resolve_table(session: Session, table: str) -> str | None:
 
     None where there is no such table. Raises psycopg.Error.
     """
-    rows = await session.execute(
-        f"SELECT {_NAME} FROM pg_catalog.pg_class c"
-        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.oid = pg_catalog.to_regclass(%s)",
-        [table],
-    )
+    rows = await session.execute(f"SELECT {_NAME} {_OF_TABLE}", [table])
     return str(rows[0][0]) if rows else None
