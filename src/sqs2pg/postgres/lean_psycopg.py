@@ -108,17 +108,10 @@ def _stand_ins() -> Iterator[ModuleType]:
     yield from map(_Ranges, ("psycopg.types.range", "psycopg.types.multirange"))
 
 
-def _load() -> None:
-    """Import the driver; one that needs more than the stand-ins have is imported as it is."""
-    try:
-        with _in_place(*_stand_ins()):
-            import psycopg
-    except (AttributeError, ImportError, TypeError):
-        for name in [name for name in sys.modules if name.partition(".")[0] == "psycopg"]:
-            del sys.modules[name]
-        import psycopg  # noqa: F401
-
-
-_load()
-
-import psycopg  # noqa: E402  after the above
+try:
+    with _in_place(*_stand_ins()):
+        import psycopg
+except (AttributeError, ImportError, TypeError):  # a version that needs more than they have
+    for loaded in [name for name in sys.modules if name.partition(".")[0] == "psycopg"]:
+        del sys.modules[loaded]
+    import psycopg
