@@ -28,23 +28,18 @@ class Breakage(NamedTuple):
         return [f"tests/{name}.py" for name in self.tests.split()]
 
 
-def _in(room: str, *breakages: tuple[str, str, str, str, str]) -> list[Breakage]:
-    """Return the breakages of one folder of the package: what, module, before, after, tests."""
+def _in(
+    folder: str, *breakages: tuple[str, str, str, str, str], suffix: str = ".py"
+) -> list[Breakage]:
+    """Return the breakages of one folder: what, file without suffix, before, after, tests."""
     return [
-        Breakage(what, f"{PACKAGE}/{room}/{module}.py", before, after, tests)
-        for what, module, before, after, tests in breakages
-    ]
-
-
-def _in_c(*breakages: tuple[str, str, str, str, str]) -> list[Breakage]:
-    return [
-        Breakage(what, f"native/{unit}.c", before, after, tests)
-        for what, unit, before, after, tests in breakages
+        Breakage(what, f"{folder}/{name}{suffix}", before, after, tests)
+        for what, name, before, after, tests in breakages
     ]
 
 
 PIPELINE = _in(
-    "pipeline",
+    f"{PACKAGE}/pipeline",
     (
         "all queues with a backlog are received from at once",
         "pollers",
@@ -240,7 +235,7 @@ PIPELINE = _in(
 )
 
 SQS = _in(
-    "sqs",
+    f"{PACKAGE}/sqs",
     (
         "a delete that failed is not tried again",
         "deleter",
@@ -389,7 +384,7 @@ SQS = _in(
 )
 
 POSTGRES = _in(
-    "postgres",
+    f"{PACKAGE}/postgres",
     (
         "an unknown error is a row's fault",
         "sqlstate",
@@ -433,13 +428,6 @@ POSTGRES = _in(
         'f"PostgreSQL refused (SQLSTATE {fault.detail}{about})"',
         'f"PostgreSQL refused (SQLSTATE {fault.detail}{about}): {error}"',
         "unit/test_sqlstates acceptance/test_errors acceptance/test_canary",
-    ),
-    (
-        "the ledger's key takes the tail of any id",
-        "../mapping/ledger_key",
-        "tail = message_id[15:] if _UUID_4.match(message_id) else _hashed_tail(message_id)",
-        "tail = message_id[15:]",
-        "unit/mapping/test_ledger_key integration/test_identity",
     ),
     (
         "two messages of one key are one",
@@ -622,7 +610,7 @@ POSTGRES = _in(
 )
 
 MAPPING = _in(
-    "mapping",
+    f"{PACKAGE}/mapping",
     (
         "a tab in a text is not escaped",
         "copy_text",
@@ -687,6 +675,13 @@ MAPPING = _in(
         "unit/mapping/test_budget integration/test_parts",
     ),
     (
+        "the ledger's key takes the tail of any id",
+        "ledger_key",
+        "tail = message_id[15:] if _UUID_4.match(message_id) else _hashed_tail(message_id)",
+        "tail = message_id[15:]",
+        "unit/mapping/test_ledger_key integration/test_identity",
+    ),
+    (
         "an event's key depends on no pipeline",
         "ledger_key",
         'self.prefix = f"{pipeline}\\0".encode()',
@@ -706,7 +701,7 @@ MAPPING = _in(
 )
 
 MASK = _in(
-    "mask",
+    f"{PACKAGE}/mask",
     (
         "an IPv4-mapped address has a token of its own",
         "canonical",
@@ -759,7 +754,7 @@ MASK = _in(
 )
 
 KEYS = _in(
-    "keys",
+    f"{PACKAGE}/keys",
     (
         "the associated data are not bound to the value",
         "aead",
@@ -838,7 +833,7 @@ KEYS = _in(
 )
 
 VAULT = _in(
-    "vault",
+    f"{PACKAGE}/vault",
     (
         "an original is bound to no person",
         "crypto",
@@ -942,7 +937,7 @@ VAULT = _in(
 )
 
 STATUS = _in(
-    "status",
+    f"{PACKAGE}/status",
     (
         "a request from another site is answered",
         "access",
@@ -967,7 +962,7 @@ STATUS = _in(
 )
 
 TELEMETRY = _in(
-    "telemetry",
+    f"{PACKAGE}/telemetry",
     (
         "any field may be in the log",
         "log",
@@ -999,7 +994,7 @@ TELEMETRY = _in(
 )
 
 SETTINGS = _in(
-    "settings",
+    f"{PACKAGE}/settings",
     (
         "an index names one element only",
         "source_paths",
@@ -1034,7 +1029,7 @@ SETTINGS = _in(
 )
 
 CLI = _in(
-    "cli",
+    f"{PACKAGE}/cli",
     (
         "a support bundle shows a secret",
         "redaction",
@@ -1044,43 +1039,48 @@ CLI = _in(
     ),
 )
 
-SCHEMA = [
-    Breakage(what, f"{PACKAGE}/postgres/sql/migrations/0001_initial.sql", before, after, tests)
-    for what, before, after, tests in (
-        (
-            "a period goes a day too early",
-            "WHERE upper::date <= (now() AT TIME ZONE 'UTC')::date - how.retention_days",
-            "WHERE upper::date <= (now() AT TIME ZONE 'UTC')::date - how.retention_days + 1",
-            "acceptance/test_partition integration/test_upkeep_bounds",
-        ),
-        (
-            "a day of the ledger goes whatever the retention",
-            "IF (day < sqs2pg.ledger_keeps_from()) IS NOT TRUE THEN",
-            "IF day IS NULL THEN",
-            "integration/test_upkeep_bounds properties/test_ledger",
-        ),
-        (
-            "an erasure and a batch at once",
-            "LOCK TABLE pii.erasure_lock IN EXCLUSIVE MODE;",
-            "LOCK TABLE pii.erasure_lock IN ROW SHARE MODE;",
-            "integration/test_vault_rotation integration/test_erasure_moves",
-        ),
-        (
-            "an act hides who did it",
-            "session_user::text, act, subject, reason, ticket];",
-            "''::text, act, subject, reason, ticket];",
-            "integration/test_audit",
-        ),
-        (
-            "a reveal returns more than was asked for",
-            "     LIMIT asked.most;\nEND\n$$;\n\n-- Ask for everything",
-            "     ;\nEND\n$$;\n\n-- Ask for everything",
-            "acceptance/test_vault integration/test_vault_roles",
-        ),
-    )
-]
+SCHEMA = _in(
+    f"{PACKAGE}/postgres/sql/migrations",
+    (
+        "a period goes a day too early",
+        "0001_initial",
+        "WHERE upper::date <= (now() AT TIME ZONE 'UTC')::date - how.retention_days",
+        "WHERE upper::date <= (now() AT TIME ZONE 'UTC')::date - how.retention_days + 1",
+        "acceptance/test_partition integration/test_upkeep_bounds",
+    ),
+    (
+        "a day of the ledger goes whatever the retention",
+        "0001_initial",
+        "IF (day < sqs2pg.ledger_keeps_from()) IS NOT TRUE THEN",
+        "IF day IS NULL THEN",
+        "integration/test_upkeep_bounds properties/test_ledger",
+    ),
+    (
+        "an erasure and a batch at once",
+        "0001_initial",
+        "LOCK TABLE pii.erasure_lock IN EXCLUSIVE MODE;",
+        "LOCK TABLE pii.erasure_lock IN ROW SHARE MODE;",
+        "integration/test_vault_rotation integration/test_erasure_moves",
+    ),
+    (
+        "an act hides who did it",
+        "0001_initial",
+        "session_user::text, act, subject, reason, ticket];",
+        "''::text, act, subject, reason, ticket];",
+        "integration/test_audit",
+    ),
+    (
+        "a reveal returns more than was asked for",
+        "0001_initial",
+        "     LIMIT asked.most;\nEND\n$$;\n\n-- Ask for everything",
+        "     ;\nEND\n$$;\n\n-- Ask for everything",
+        "acceptance/test_vault integration/test_vault_roles",
+    ),
+    suffix=".sql",
+)
 
-NATIVE = _in_c(
+NATIVE = _in(
+    "native",
     (
         "the native ledger takes a backslash as it is",
         "ledger",
@@ -1116,6 +1116,7 @@ NATIVE = _in_c(
         "(uint8_t)c",
         "properties/test_native_mappings properties/test_native unit/mapping/test_fast_path",
     ),
+    suffix=".c",
 )
 
 BREAKAGES = [
