@@ -151,6 +151,10 @@ def test_what_was_set_aside_is_grouped_exported_and_amended(
     ended = shell(*bad, stdin=login(4, ip="canary-23"), code=1)
     assert "still bad: bad_ip (ip)" in ended.err
     assert "is empty" in shell(*bad, stdin="", code=2).err
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(32 * 2**20 + 1)
+    too_large = ("quarantine", "amend", str(other), "--body", large.name, *reason)
+    assert "has more than 33,554,432 bytes" in shell.error(*too_large, code=2)
     assert "cannot be read" in shell.error(
         "quarantine", "amend", str(other), "--body", str(tmp_path / "none"), *reason, code=2
     )

@@ -232,6 +232,86 @@ PIPELINE = _in(
         "selection = msgspec.structs.replace(selection, open_only=False)",
         "integration/test_quarantine",
     ),
+    (
+        "an amended entry stays open",
+        "amend",
+        "            await self._session.execute(_CLOSE, [anchor.sequence, number])\n",
+        "",
+        "integration/test_amend acceptance/test_pause",
+    ),
+    (
+        "a mended body that is still bad closes the entry",
+        "amend",
+        "            if faults:\n",
+        "            if False:\n",
+        "integration/test_amend acceptance/test_pause",
+    ),
+)
+
+RUNNERS = _in(
+    f"{PACKAGE}/runners",
+    (
+        "Lambda: the later messages of a FIFO group overtake a failed one",
+        "aws_lambda",
+        "            if self._fifo and (group := message.attributes.message_group_id):\n",
+        "            if False and (group := message.attributes.message_group_id):\n",
+        "acceptance/test_aws_lambda",
+    ),
+    (
+        "Lambda: a batch that failed whole is answered",
+        "aws_lambda",
+        "        if messages and len(failed) == len(messages):\n",
+        "        if False:\n",
+        "acceptance/test_aws_lambda",
+    ),
+    (
+        "Lambda: a batch begins in the margin before the timeout",
+        "aws_lambda",
+        "return self._remaining_s() <= self._margin_s",
+        "return False",
+        "acceptance/test_aws_lambda",
+    ),
+    (
+        "a fleet shrinks at once",
+        "autoscaler",
+        "        return running - 1\n",
+        "        return target\n",
+        "unit/runners/test_autoscaler",
+    ),
+    (
+        "a paused fleet counts as slow",
+        "autoscaler",
+        "        if load.paused:\n",
+        "        if False:\n",
+        "unit/runners/test_autoscaler",
+    ),
+    (
+        "a reload forgets what was counted before it",
+        "reload",
+        "self._before = self._before.plus(await run)",
+        "await run",
+        "faults/test_reload",
+    ),
+    (
+        "settings that come during a start are forgotten",
+        "supervised",
+        "        if self.settings is not settings:  # they came while it was opened\n",
+        "        if False:\n",
+        "unit/runners/test_supervised",
+    ),
+    (
+        "a pipeline that fails ends the others of its process",
+        "supervised",
+        """            except Sqs2pgError as fault:
+                if self._alone:
+                    raise
+""",
+        """            except Sqs2pgError as fault:
+                if True:
+                    raise
+""",
+        "acceptance/test_pipelines",
+    ),
 )
 
 SQS = _in(
@@ -607,6 +687,41 @@ POSTGRES = _in(
         "if False:",
         "integration/test_key_rotation integration/test_quarantine acceptance/test_keys",
     ),
+    (
+        "an older version overwrites a newer one",
+        "state_table",
+        """return f"\\n    WHERE {self._is_newer('excluded', 't')}" if self.newer else \"\"""",
+        'return ""',
+        "integration/test_state_tables properties/test_state_tables",
+    ),
+    (
+        "an older version brings a deleted row back",
+        "tombstones",
+        'f" AND ({is_later(version, gone)}) IS NOT TRUE)"',
+        'f" AND ({is_later(version, gone)}) IS NULL)"',
+        "integration/test_state_tables properties/test_state_tables",
+    ),
+    (
+        "an object that another worker reads is claimed",
+        "object_claims",
+        "WHERE b.finished_at IS NULL AND (b.claimed_by = excluded.claimed_by OR NOT {CLAIMED})",
+        "WHERE b.finished_at IS NULL",
+        "integration/test_s3_objects integration/test_object_leases",
+    ),
+    (
+        "an object that was read is read again",
+        "object_claims",
+        "WHERE b.finished_at IS NULL AND (b.claimed_by = excluded.claimed_by OR NOT {CLAIMED})",
+        "WHERE b.claimed_by = excluded.claimed_by OR NOT {CLAIMED}",
+        "integration/test_s3_objects acceptance/test_s3_events",
+    ),
+    (
+        "the tap keeps rows that nobody watches",
+        "tap",
+        "return time.monotonic() < self._watched_until",
+        "return True",
+        "unit/test_tap acceptance/test_tap",
+    ),
 )
 
 MAPPING = _in(
@@ -697,6 +812,20 @@ MAPPING = _in(
         'return hashlib.sha256(f"{pipeline}\\0{digest}".encode()).hexdigest()',
         'return hashlib.sha256(f"{pipeline}".encode()).hexdigest()',
         "unit/mapping/test_ledger_key acceptance/test_backfill integration/test_identity",
+    ),
+    (
+        "a text that the map lacks is kept",
+        "conversions",
+        "        return _not_in_map\n",
+        "        return None\n",
+        "unit/mapping/test_conversions",
+    ),
+    (
+        "a text is looked for in the map before its case is changed",
+        "conversions",
+        "        found = known.get(text)\n",
+        "        found = known.get(value)\n",
+        "unit/mapping/test_conversions",
     ),
 )
 
@@ -1037,6 +1166,20 @@ CLI = _in(
         "return value",
         "acceptance/test_operate acceptance/test_canary acceptance/test_errors",
     ),
+    (
+        "a mended body of any size is read",
+        "quarantine_amend",
+        "if not content or len(content) > most:",
+        "if not content:",
+        "acceptance/test_pause",
+    ),
+    (
+        "control characters of a message reach the terminal",
+        "options",
+        "        c if c.isprintable() else c.encode",
+        "        c if True else c.encode",
+        "unit/test_command_options",
+    ),
 )
 
 SCHEMA = _in(
@@ -1121,6 +1264,7 @@ NATIVE = _in(
 
 BREAKAGES = [
     *PIPELINE,
+    *RUNNERS,
     *SQS,
     *POSTGRES,
     *MAPPING,

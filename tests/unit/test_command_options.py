@@ -9,7 +9,7 @@ import click
 import pytest
 
 from sqs2pg.cli import COMMANDS, cli
-from sqs2pg.cli.options import stdin_lines
+from sqs2pg.cli.options import stdin_lines, terminal_text
 
 
 def _commands(group: click.Group, names: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -55,3 +55,14 @@ def test_a_name_of_stdin_ends_at_the_end_of_its_line_alone(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"a{mark}b\r\nc\n".encode())))
     assert stdin_lines(most=2) == [f"a{mark}b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("\x1b[2J", "\\x1b[2J"), ("a\u202eb", "a\\u202eb"), ("é 日", "é 日")]
+)
+def test_control_characters_are_escaped_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, text: str, shown: str
+) -> None:
+    assert terminal_text(text) == text
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert terminal_text(text) == shown
