@@ -1,19 +1,22 @@
-"""A copy of the checkout that is broken on purpose, and what its tests say."""
+"""Copies of the checkout that are broken on purpose, and what their tests say."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from queue import SimpleQueue
+from typing import NamedTuple, TypeVar
 
 from tests.checkout import ROOT, copy_checkout
 
@@ -23,10 +26,15 @@ NO_END = -1
 TEST_S_MAX = 150
 TESTS_S_MAX = 600
 _END_S = 20  # for pytest to stop the servers of its tests
+_SUITE_S = 3600
+_FAILED_TEST = re.compile(r"^(?:FAILED|ERROR) ([^\s\[]+)", re.MULTILINE)
 # The extension is compiled into the copy's own package.
 _COMPILE = """import hatch_build as h, sysconfig, pathlib, sys
 into = pathlib.Path("src/sqs2pg") / ("_native" + sysconfig.get_config_var("EXT_SUFFIX"))
 sys.exit(h.compile_extension(into, h.find_compiler()) or 0)"""
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 class Ran(NamedTuple):
@@ -36,7 +44,8 @@ class Ran(NamedTuple):
     by: str
     """The first test that failed, or pytest's last line."""
     seconds: float
-    output: str
+    failed: frozenset[str] = frozenset()
+    """The tests that failed, without their parameters."""
 
 
 class Copy:
@@ -84,11 +93,17 @@ class Copy:
             )
         except TimeoutError:
             by = f"no end within {end_s or TESTS_S_MAX:.0f} s"
-            return Ran(NO_END, by, time.monotonic() - began, "")
-        lines = output.splitlines()
-        failed = next((x for x in lines if x.startswith(("FAILED", "ERROR"))), "")
-        name = failed.partition(" ")[2].partition(" - ")[0]
-        return Ran(code, name or "".join(lines[-1:]), time.monotonic() - began, output)
+            return Ran(NO_END, by, time.monotonic() - began)
+        failed = _FAILED_TEST.findall(output)
+        by = failed[0] if failed else output.rstrip().rpartition("\n")[2]
+        return Ran(code, by, time.monotonic() - began, frozenset(failed))
+
+    def suite(
+        self, workers: int, *arguments: str, variables: Mapping[str, str] | None = None
+    ) -> Ran:
+        """Run many tests, `workers` at a time."""
+        share = ("-n", str(workers), "--dist", "worksteal")
+        return self.pytest(*share, *arguments, variables=variables, end_s=_SUITE_S)
 
     def remove(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
@@ -151,3 +166,32 @@ def copies_of_checkout(number: int) -> Iterator[list[Copy]]:
     finally:
         for copy in made:
             copy.remove()
+
+
+def failing_unbroken(copy: Copy, workers: int, tests: Collection[str]) -> frozenset[str]:
+    """Return which of these tests fail although nothing is broken, such as on a busy machine."""
+    if not tests:
+        return frozenset()
+    ran = copy.suite(workers, *sorted(tests))
+    if ran.code not in (PASSED, FAILED):
+        raise SystemExit(f"error: the tests of the unbroken checkout do not run: {ran.by}")
+    return ran.failed
+
+
+def on_each(
+    copies: Collection[Copy], work: Callable[[Copy, Task], Result], tasks: Sequence[Task]
+) -> list[Result]:
+    """Do all tasks, the first ones first, each with a copy that no other task uses meanwhile."""
+    free: SimpleQueue[Copy] = SimpleQueue()
+    for copy in copies:
+        free.put(copy)
+
+    def one(task: Task) -> Result:
+        copy = free.get()
+        try:
+            return work(copy, task)
+        finally:
+            free.put(copy)
+
+    with ThreadPoolExecutor(len(copies)) as pool:
+        return list(pool.map(one, tasks))

@@ -39,10 +39,13 @@ def recorded() -> dict[str, Noticed]:
     }
 
 
-def write_record(seen: Mapping[str, Noticed], minutes: float, workers: int) -> None:
-    """Write the page after a whole run; `seen` has each breakage that was noticed, by its words."""
+def write_record(seen: Mapping[str, Noticed], began: str, minutes: float, workers: int) -> None:
+    """Write the page after a whole run that began at `began`, as `present` gave it.
+
+    `seen` has each breakage that was noticed, by its words.
+    """
     how = (
-        f"On {today()}, commit {commit()}: {len(seen)} of {len(BREAKAGES)} noticed in "
+        f"On {began}: {len(seen)} of {len(BREAKAGES)} noticed in "
         f"{minutes:.0f} minutes,\n{workers} at a time. Seconds include the start of the tests' "
         "servers."
     )
@@ -52,7 +55,7 @@ def write_record(seen: Mapping[str, Noticed], minutes: float, workers: int) -> N
 def add_to_record(seen: Mapping[str, Noticed]) -> None:
     """Add what noticed some breakages to the page of the last whole run."""
     head = RECORD.read_text(encoding="utf-8").partition("\n|---|")[0] + "\n|---|---|---|---|\n"
-    _write(head, recorded() | seen)
+    _write(head, recorded() | dict(seen))
 
 
 def _write(head: str, seen: Mapping[str, Noticed]) -> None:
@@ -65,13 +68,9 @@ def _write(head: str, seen: Mapping[str, Noticed]) -> None:
     RECORD.write_text(head + "".join(rows), encoding="utf-8")
 
 
-def commit() -> str:
-    """Return the short name of the commit that is checked out."""
-    return subprocess.run(
+def present() -> str:
+    """Return the date in UTC and the commit that is checked out, in words."""
+    commit = subprocess.run(
         ["git", "log", "-1", "--format=%h"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
-
-
-def today() -> datetime.date:
-    """Return the date in UTC."""
-    return datetime.datetime.now(datetime.UTC).date()
+    return f"{datetime.datetime.now(datetime.UTC).date()}, commit {commit}"

@@ -4,62 +4,80 @@
     make mutants MUTANTS_ARGS='--seed 7 --count 20'
 
 A first run of the tests on the sound code notes which of them reach each place. Each mutant is then
-tried by the tests that reach it: those without servers, and if none fails up to OTHERS_MAX of the
-others, those first that reach the fewest places. The exit code is 0 if every mutant that is not in
-survivors.md was noticed.
+tried by the tests that reach it: those without servers, and if none fails up to 150 of the others,
+those first that reach the fewest places. A test that fails on the sound code, too, has noticed
+nothing. The exit code is 0 if every mutant that is not in survivors.md was noticed.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
+from typing import NamedTuple
 
-from tests.breakages.copies import FAILED, Copy, copies_of_checkout
-from tests.breakages.record import commit, today
+from tests.breakages.copies import (
+    FAILED,
+    Copy,
+    copies_of_checkout,
+    failing_unbroken,
+    on_each,
+)
+from tests.breakages.record import present
 from tests.checkout import ROOT
 from tests.mutants.mutant import Mutant, draw
-from tests.mutants.reach import FOLDER, place_notes, reached_by
+from tests.mutants.reach import NOTES, place_notes, reached_by
 
-SUITES = (
-    ["tests/unit"],
+
+class Suites(NamedTuple):
+    """Tests that are tried together on the mutants that nothing noticed before."""
+
+    folders: Sequence[str]
+    most: int | None
+    """How many tests are tried on one mutant; None: all that reach it."""
+
+
+WITHOUT_SERVERS = Suites(["tests/unit"], None)
+WITH_SERVERS = Suites(
     ["tests/properties", "tests/contract", "tests/integration", "tests/acceptance", "tests/faults"],
+    150,
 )
-OTHERS_MAX = 150
 _RUN_S = 400
 _NOTHING_STARTS = (2, 3, 4)  # pytest's exit codes where the package cannot be imported
-_REACH_S = 3600
-SURVIVORS = ROOT / "tests/mutants/survivors.md"
-RECORD = ROOT / "tests/mutants/noticed.md"
+FOLDER = ROOT / "tests/mutants"
+Numbered = tuple[int, Mutant]
 
 
 def tests_reaching(
-    copy: Copy, mutants: Sequence[tuple[int, Mutant]], suites: Sequence[str], workers: int
-) -> tuple[dict[int, set[str]], set[str]]:
-    """Run suites on sound code; return the tests that reach each mutant, and those that failed."""
-    folder = copy.root.with_name(f"{copy.root.name}-reached-{time.monotonic_ns()}")
+    copy: Copy, mutants: Sequence[Numbered], folders: Sequence[str], workers: int
+) -> dict[int, list[str]]:
+    """Run tests on sound code; return those that reach each mutant and pass.
+
+    Those that reach the fewest mutants come first.
+    """
+    notes = copy.root.with_name(f"{copy.root.name}-reached-{time.monotonic_ns()}")
     sound = {file: (copy.root / file).read_text(encoding="utf-8") for file in package(copy.root)}
-    place_notes(copy.root, [(number, one.file, one.line) for number, one in mutants], folder)
-    ran = copy.pytest(
-        *("-n", str(workers), "--dist", "worksteal", "-m", "not system and not image"),
-        *("-p", "tests.mutants.reach", *suites),
-        variables={FOLDER: str(folder)},
-        end_s=_REACH_S,
+    place_notes(copy.root, [(number, one.file, one.line) for number, one in mutants], notes)
+    ran = copy.suite(
+        workers,
+        *("-m", "not system and not image", "-p", "tests.mutants.reach", *folders),
+        variables={NOTES: str(notes)},
     )
     for file, text in sound.items():
         if (copy.root / file).read_text(encoding="utf-8") != text:
             copy.write(file, text)
-    failed = set(re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", ran.output, re.MULTILINE))
-    print(f"{ran.by} in {ran.seconds:.0f} s for {' '.join(suites)}; without: {sorted(failed)}")
-    reached = reached_by(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    return reached, failed
+    print(f"{ran.by} in {ran.seconds:.0f} s for {' '.join(folders)}; without {sorted(ran.failed)}")
+    reached = {number: tests - ran.failed for number, tests in reached_by(notes).items()}
+    shutil.rmtree(notes, ignore_errors=True)
+    places = Counter(test for tests in reached.values() for test in tests)
+    return {
+        number: sorted(tests, key=lambda test: (places[test], test))
+        for number, tests in reached.items()
+    }
 
 
 def package(root: Path) -> list[str]:
@@ -68,66 +86,64 @@ def package(root: Path) -> list[str]:
 
 
 def try_mutants(
-    copies: Sequence[Copy], mutants: Sequence[tuple[int, Mutant]], reach: dict[int, set[str]]
+    copies: Sequence[Copy], mutants: Sequence[Numbered], suites: Suites
 ) -> dict[int, str]:
     """Run the tests that reach each mutant; print and return what noticed it."""
-    reached_places = {test: 0 for tests in reach.values() for test in tests}
-    for tests in reach.values():
-        for test in tests:
-            reached_places[test] += 1
-    free: SimpleQueue[Copy] = SimpleQueue()
-    for copy in copies:
-        free.put(copy)
-    noticed: dict[int, str] = {}
+    reach = tests_reaching(copies[0], mutants, suites.folders, len(copies))
 
-    def one(numbered: tuple[int, Mutant]) -> None:
+    def tried(copy: Copy, numbered: Numbered) -> tuple[int, str]:
         number, mutant = numbered
-        tests = sorted(reach.get(number, ()), key=lambda test: (reached_places[test], test))
+        place = f"{mutant.file}:{mutant.line}"
+        tests = reach.get(number, [])
         if not tests:
-            print(f"{number:3} not reached  {mutant.file}:{mutant.line}", flush=True)
-            return
-        copy = free.get()
-        try:
-            with copy.changed(mutant.file, mutant.text):
-                ran = copy.pytest(
-                    *("-x", "-p", "no:randomly"),
-                    *tests[: OTHERS_MAX if "unit" not in tests[0] else None],
-                    end_s=_RUN_S,
-                )
-        finally:
-            free.put(copy)
-        if ran.code in (FAILED, *_NOTHING_STARTS):
-            noticed[number] = ran.by if ran.code == FAILED else "nothing starts"
-        word = "noticed" if number in noticed else "PASSED"
+            print(f"{number:3} not reached  {place}", flush=True)
+            return number, ""
+        with copy.changed(mutant.file, mutant.text):
+            ran = copy.pytest("-x", "-p", "no:randomly", *tests[: suites.most], end_s=_RUN_S)
+        by = "nothing starts" if ran.code in _NOTHING_STARTS else ran.by
+        noticed = by if ran.code in (FAILED, *_NOTHING_STARTS) else ""
         print(
-            f"{number:3} {word:8}  {mutant.file}:{mutant.line}  {mutant.operator}  "
-            f"{mutant.change}  [{len(tests)} tests, {ran.seconds:.0f} s: {ran.by}]",
+            f"{number:3} {'noticed' if noticed else 'PASSED':8}  {place}  {mutant.operator}  "
+            f"{mutant.change}  [{len(tests)} tests, {ran.seconds:.0f} s: {by}]",
             flush=True,
         )
+        return number, noticed
 
-    with ThreadPoolExecutor(len(copies)) as pool:
-        list(pool.map(one, mutants))
+    noticed = {number: by for number, by in on_each(copies, tried, mutants) if by}
+    failing = failing_unbroken(copies[0], len(copies), set(noticed.values()) - {"nothing starts"})
+    for number in [number for number, by in noticed.items() if by in failing]:
+        print(f"{number:3} PASSED    {noticed.pop(number)} fails without it, too")
     return noticed
 
 
 def explained() -> set[tuple[str, str]]:
     """Return the file and the change of each mutant that survivors.md says no test can notice."""
-    rows = [line.split(" | ") for line in SURVIVORS.read_text(encoding="utf-8").splitlines()]
+    rows = [
+        line.split(" | ")
+        for line in (FOLDER / "survivors.md").read_text(encoding="utf-8").splitlines()
+    ]
     return {(row[0].removeprefix("| ").strip("`"), row[1]) for row in rows if len(row) == 3}
 
 
-def write_record(seed: int, mutants: Sequence[Mutant], noticed: dict[int, str]) -> None:
-    """Write noticed.md."""
+def write_record(seed: int, began: str, mutants: Sequence[Mutant], noticed: dict[int, str]) -> None:
+    """Write the page of a seed."""
+    known = explained()
+
+    def by(number: int, one: Mutant) -> str:
+        if number in noticed:
+            return f"`{noticed[number]}`"
+        return "nothing: it changes nothing" if (one.file, one.change) in known else "**nothing**"
+
     rows = [
         f"| {number} | `{one.file.removeprefix('src/sqs2pg/')}:{one.line}` | {one.change} | "
-        f"{noticed.get(number, '**nothing**').partition('[')[0]} |\n"
+        f"{by(number, one)} |\n"
         for number, one in enumerate(mutants)
     ]
-    RECORD.write_text(
-        f"""# What noticed each mutant
+    (FOLDER / f"seed-{seed}.md").write_text(
+        f"""# What noticed each mutant of seed {seed}
 
-`make mutants MUTANTS_ARGS=--record` writes this page. On {today()}, commit {commit()}, seed {seed}:
-{len(noticed)} of {len(mutants)} mutants noticed.
+`make mutants MUTANTS_ARGS='--seed {seed} --count {len(mutants)} --record'` wrote this page.
+On {began}: {len(noticed)} of {len(mutants)} noticed.
 [survivors.md](survivors.md) says why no test can notice some of the others.
 
 | No. | Place | Change | Noticed by |
@@ -145,18 +161,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of mutants, from 0")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--record", action="store_true", help="write noticed.md")
+    parser.add_argument("--record", action="store_true", help="write the page of the seed")
     chosen = parser.parse_args()
-    began = time.monotonic()
+    began, began_s = present(), time.monotonic()
     mutants = draw(chosen.seed, chosen.count)
     tried = [(n, one) for n, one in enumerate(mutants) if not chosen.only or n in chosen.only]
     noticed: dict[int, str] = {}
     with copies_of_checkout(chosen.workers) as copies:
-        for suites in SUITES:
-            left = [(n, one) for n, one in tried if n not in noticed]
-            reach, failed = tests_reaching(copies[0], left, suites, chosen.workers)
-            usable = {number: tests - failed for number, tests in reach.items()}
-            noticed |= try_mutants(copies, left, usable)
+        for suites in (WITHOUT_SERVERS, WITH_SERVERS):
+            if left := [(n, one) for n, one in tried if n not in noticed]:
+                noticed |= try_mutants(copies, left, suites)
     known = explained()
     survivors = [one for n, one in tried if n not in noticed]
     open_ = [one for one in survivors if (one.file, one.change) not in known]
@@ -165,10 +179,10 @@ def main() -> int:
     print(
         f"seed {chosen.seed}: {len(noticed)} of {len(tried)} noticed, "
         f"{len(survivors) - len(open_)} that change nothing, "
-        f"in {(time.monotonic() - began) / 60:.0f} min"
+        f"in {(time.monotonic() - began_s) / 60:.0f} min"
     )
     if chosen.record:
-        write_record(chosen.seed, mutants, noticed)
+        write_record(chosen.seed, began, mutants, noticed)
     return 1 if open_ else 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = "SQS2PG_TEST_REACHED"  # the variable that names the folder of notes
+NOTES = "SQS2PG_TEST_REACHED"  # the variable that names the folder of notes
 PACKAGE = "src/sqs2pg"
 _STEPS_MAX = 3  # from a constant, over those that contain it, to a function
 _NOTES = '''"""Notes which test reaches which mutant."""
@@ -85,7 +85,7 @@ def place_notes(root: Path, places: Sequence[tuple[int, str, int]], folder: Path
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Write which test a process runs (this module is a plugin of pytest, too)."""
-    (Path(os.environ[FOLDER]) / str(os.getpid())).write_text(item.nodeid, encoding="utf-8")
+    (Path(os.environ[NOTES]) / str(os.getpid())).write_text(item.nodeid, encoding="utf-8")
     if notes := sys.modules.get("sqs2pg_reached"):
         notes.running = (os.getpid(), item.nodeid)  # type: ignore[attr-defined]
 
@@ -120,9 +120,9 @@ def _before(
         return
     names = next((found for one in reversed(way) if (found := _names(one))), {""})
     for _ in range(_STEPS_MAX):
-        found = [(where, one) for where, tree in trees.items() for one in _users(tree, names)]
-        if found:
-            yield from found
+        users = [(where, one) for where, tree in trees.items() for one in _users(tree, names)]
+        if users:
+            yield from users
             return
         names = {
             name
