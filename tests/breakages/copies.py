@@ -23,7 +23,7 @@ from tests.checkout import ROOT, copy_checkout
 COPIES = ROOT / "build" / "breakages"
 FAILED, PASSED = 1, 0  # pytest's exit codes
 NO_END = -1
-TEST_S_MAX = 150
+TEST_S_MAX = 90
 TESTS_S_MAX = 600
 _END_S = 20  # for pytest to stop the servers of its tests
 _SUITE_S = 3600

@@ -321,7 +321,7 @@ SQS = _in(
         "deleter",
         "            if not failure.sender_fault\n",
         "            if False\n",
-        "faults/test_queue_faults integration/test_consumer",
+        "unit/sqs/test_deleter faults/test_queue_faults",
     ),
     (
         "eleven messages in one delete request",
@@ -334,7 +334,7 @@ SQS = _in(
             "if settled and len(settled[-1]) <= BATCH_MAX:\n            start = BATCH_MAX + 1 - "
             "len(settled[-1])"
         ),
-        "integration/test_consumer acceptance/test_main_job",
+        "unit/sqs/test_deleter",
     ),
     (
         "leases are extended when they are over",
