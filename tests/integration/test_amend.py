@@ -58,7 +58,7 @@ def set_aside(pipeline: Assemble) -> Callable[..., Any]:
 
 async def assert_books_balance(settings: Settings, **expected: int) -> None:
     async with opened(settings) as session:
-        report = await verify(session, 1)
+        report = await verify(session, 1, dedupe=bool(settings.ledger.dedupe_key))
     assert report.differences == []
     assert {name: getattr(report, name) for name in expected} == expected
 
@@ -119,6 +119,28 @@ async def test_a_body_that_is_still_bad_changes_nothing_and_says_why(
     assert rows(database, USERS) == []
     assert rows(database, ACTS) == []
     await assert_books_balance(settings(), written=0, quarantined=1)
+
+
+async def test_a_body_of_an_event_that_was_written_leaves_the_entry_open(
+    set_aside: Any, settings: MakeSettings, database: str, pipeline: Assemble
+) -> None:
+    chosen: dict[str, Any] = {"ledger": {"dedupe_key": "event"}}
+    await set_aside(["{", login(1, ip="x", event="e2")], **chosen)
+    async with pipeline(**chosen) as ready:
+        assert await ready.processors[0].process([message(login(9, event="e1"))]) == [
+            Outcome.WRITTEN
+        ]
+    before = rows(database, ENTRIES)
+    for number in (1, 2):
+        with pytest.raises(FatalFault, match="written already") as refused:
+            await amend_entry(settings(**chosen), number, login(number, event="e1"), "try")
+        assert refused.value.code == "event_known"
+    assert rows(database, ENTRIES) == before
+    assert rows(database, ACTS) == []
+    await assert_books_balance(settings(**chosen), written=1, quarantined=2)
+    for number in (1, 2):
+        await amend_entry(settings(**chosen), number, login(number, event=f"n{number}"), "mended")
+    assert rows(database, USERS) == [("u1",), ("u2",), ("u9",)]
 
 
 async def test_two_at_once_write_it_once(

@@ -44,9 +44,9 @@ class Amender(Replayer):
         """Write an entry's message with this body; the entry is closed, and the act on record.
 
         May be repeated: the second time it is refused. Raises SettingsError for an entry that is
-        gone or closed, a reason that cannot be recorded, and a body that is still bad
-        (`still_bad`); KeyFault where a key is missing; TransientFault where the database is away
-        or refuses.
+        gone or closed, a reason that cannot be recorded, a body that is still bad (`still_bad`),
+        and one of an event that the ledger has (`event_known`); KeyFault where a key is missing;
+        TransientFault where the database is away or refuses.
         """
         reason, ticket = audit.stated_reason(reason, ticket, hint="say why the body is amended")
         found = await entry(self._session, self._pipeline, number)
@@ -91,6 +91,8 @@ class Amender(Replayer):
                     code="not_in_ledger",
                     hint="`sqs2pg verify` shows what else is missing",
                 )
+            if flip.done and flip.flipped:
+                raise _event_known(number)
             if flip.done:
                 return None  # the note alone is committed
             anchor = await audit.append(
@@ -118,6 +120,16 @@ def _closed(number: int) -> SettingsError:
         f"quarantine entry {number} was replayed already; nothing is written",
         code="entry_closed",
         hint="`sqs2pg quarantine list --include-replayed` says when",
+    )
+
+
+def _event_known(number: int) -> FatalFault:
+    return FatalFault(
+        "the mended body is an event that was written already (ledger.dedupe_key); "
+        f"quarantine entry {number} stays as it was",
+        code="event_known",
+        hint="correct the event's id in the body; if it is that event once more, "
+        f"`sqs2pg quarantine purge {number}` removes the entry",
     )
 
 
