@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.shell import told_error
+
 Query = Callable[..., list[tuple[Any, ...]]]
 
 
@@ -159,8 +161,10 @@ def test_drain_that_does_not_end_in_time(shell: Any, sqs: Any, queue_url: str) -
     sqs.send_message(QueueUrl=queue_url, MessageBody="{}")
     held = sqs.receive_message(QueueUrl=queue_url, VisibilityTimeout=600)
     assert len(held["Messages"]) == 1, "another consumer holds the only message"
-    said = shell.error("run", "--drain", "--drain-timeout-s", "3", code=1)
-    assert "not empty after 3 s" in said
+    sqs.send_message(QueueUrl=queue_url, MessageBody="{}")
+    ended = shell("run", "--drain", "--drain-timeout-s", "3", "--json", code=1)
+    assert "not empty after 3 s" in told_error(ended.err)
+    assert (ended.last["received"], ended.last["quarantined"]) == (1, 1), "what was done is told"
 
 
 def test_file_that_cannot_be_sent(shell: Any, tmp_path: Path) -> None:

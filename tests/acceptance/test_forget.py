@@ -41,6 +41,10 @@ def test_nobody_is_not_called_erased(people: Shell, query: Query) -> None:
     everything = "SELECT * FROM user_logins ORDER BY 1, 2, 3, 4"
     before, epoch = query(everything), query("SELECT epoch FROM pii.state")
     ended = people("forget", "nobody", *WHY, code=1)
+    assert [line["act"] for line in map(json.loads, ended.err.splitlines()) if "act" in line] == [
+        "forget",
+        "forget_not_found",
+    ]
     assert ended.out.startswith("erased 0 people")
     assert "not found: 1 person." in ended.out
     report = people("forget", "nobody", *WHY, "--json", code=1).last

@@ -85,7 +85,10 @@ def run(
         raise click.UsageError("--ray goes without --local and --workers: see [ray] in settings")
     from sqs2pg.cli.run_process import Drain
 
-    with _local_servers(local) if local else contextlib.nullcontext() as servers:
+    with (
+        _local_servers(local) if local else contextlib.nullcontext() as servers,
+        _totals_printed(as_json=as_json),
+    ):
         files, name = chosen(configs), named_pipeline()
         several = is_several(files) and not name
         if share_file:
@@ -129,6 +132,19 @@ def run(
             ended = run_async(_beside(servers, queues, one) if servers and local == "full" else one)
     _report(ended, drain=drain, as_json=as_json, is_worker=status_file is not None)
     return 0
+
+
+@contextlib.contextmanager
+def _totals_printed(*, as_json: bool) -> Iterator[None]:
+    """Print what was done in the block if a drain took too long, as after any other drain."""
+    from sqs2pg.cli.run_process import DrainTimeoutFault, as_flat
+
+    try:
+        yield
+    except DrainTimeoutFault as late:
+        if as_json:
+            print_json(as_flat(late.totals))
+        raise
 
 
 def _read(

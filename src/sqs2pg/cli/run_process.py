@@ -76,6 +76,18 @@ class Served(Protocol):
         """Whether there is a list of pipelines, and a page of each."""
 
 
+class DrainTimeoutFault(FatalFault):
+    """The queue was not empty in time. `totals` are of what was done until then."""
+
+    def __init__(self, totals: Totals, drain: Drain) -> None:
+        super().__init__(
+            f"the queue was not empty after {drain.timeout_s:g} s ({summary(totals)})",
+            code="drain_timeout",
+            hint=drain.hint,
+        )
+        self.totals = totals
+
+
 class StatusOutput(msgspec.Struct):
     """How the work is shown while it runs: the status server, and the live view on a terminal."""
 
@@ -155,7 +167,7 @@ async def run_process(
     read again, on SIGHUP. `exit_within_s`: the grace period, a second after which the process ends
     even if something hangs; None if the caller has more to do after it.
 
-    Raises what the work raises, and FatalFault `drain_timeout` when the queue is not empty in time.
+    Raises what the work raises, and DrainTimeoutFault when the queue is not empty in time.
     """
     late = False
 
@@ -185,11 +197,7 @@ async def run_process(
     if logs_end:
         logger.info("stopped", **as_flat(totals))
     if late and drain:
-        raise FatalFault(
-            f"the queue was not empty after {drain.timeout_s:g} s ({summary(totals)})",
-            code="drain_timeout",
-            hint=drain.hint,
-        )
+        raise DrainTimeoutFault(totals, drain)
     return totals
 
 

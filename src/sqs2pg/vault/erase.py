@@ -310,7 +310,8 @@ class Eraser:
         async with people_table(self._session, _people(subjects)):
             [(came_back,)] = await self._session.execute(_CAME_BACK)
         if rows:
-            self._announce("forget_done", *rows[-1][-2:])
+            act = "forget_done" if rows[-1][1] else "forget_not_found"
+            self._announce(act, *rows[-1][-2:])
         for _, _, *counts, _, _ in rows:
             for name, count in zip(("keys", "values", "bodies", "rows"), counts, strict=True):
                 self.report.totals[name] += count
