@@ -627,6 +627,28 @@ async def test_what_deletes_is_said_as_in_a_route(
         assert [row[0] for row in rows(database, ALL)] == ids[len(gone) :]
 
 
+@pytest.mark.parametrize(
+    ("field", "gone"),
+    [("orders[].lines[].op", ["1b", "2b"]), ("orders[].op", ["2a", "2b"]), ("op", [])],
+)
+async def test_a_part_of_an_exploded_element_may_delete_its_row(
+    pipeline: Assemble, database: str, field: str, gone: list[str]
+) -> None:
+    fields = [
+        {"source": "orders[].lines[].id", "column": "order_id"},
+        {"source": "version", "column": "version", "type": "bigint"},
+        {"source": "state", "column": "state"},
+    ]
+    sink = UPSERT | {"delete_when": {"field": field, "any_of": ["delete", 1]}}
+    lines = [[{"id": f"{n}a"}, {"id": f"{n}b", "op": ["delete", 1.0][n - 1]}] for n in (1, 2)]
+    orders = [{"lines": lines[0]}, {"lines": lines[1], "op": "delete"}]
+    async with pipeline(sink=sink, field=fields, explode="orders[].lines") as ready:
+        outcomes, _ = await write(ready, json.dumps({"version": 1, "orders": orders}))
+        assert outcomes == [Outcome.WRITTEN]
+        assert [row[0] for row in rows(database, ALL)] == sorted({"1a", "1b", "2a", "2b"} - {*gone})
+        assert await balanced(database, ready.sink_plan.id)
+
+
 @pytest.mark.parametrize("delete_first", [True, False])
 async def test_a_writer_that_deletes_and_one_that_inserts_see_each_other(
     pipeline: Assemble, database: str, *, delete_first: bool

@@ -260,7 +260,8 @@ def _tree(settings: Settings) -> Node:
             if _is_in_tree(source):
                 root.add(source_paths.parse(source.name), _USES[source.kind])
     for when, _ in conditions(settings.targets, settings.filters):
-        if when.field:
+        # What deletes by a part of an element is an expression, which is looked at below.
+        if when.field and source_paths.EACH not in source_paths.parse(when.field):
             root.add(steps_of(when.field), "when")
     if settings.ledger.dedupe_key:
         root.add(steps_of(settings.ledger.dedupe_key), "event")

@@ -98,7 +98,7 @@ class Tree:
         self.conditions = [self._condition(target.when) if target.when else 0 for target in targets]
         """For each target the slot of the field in its `when`, 0 without one."""
         self.deletes = [
-            self._condition(when) if (when := target.write.delete_when) and when.field else 0
+            self._deletion(when) if (when := target.write.delete_when) and when.field else 0
             for target in targets
         ]
         """For each target the slot of the field in its `delete_when`, 0 without one."""
@@ -206,6 +206,11 @@ class Tree:
         steps = source_paths.compile_sources([when.field])[when.field].steps
         node = self._document.node(steps)
         return node.slot if node.slot >= 0 else self._document.slot(steps, "any")
+
+    def _deletion(self, when: When) -> int:
+        if source_paths.EACH in source_paths.parse(when.field):
+            raise NotFastError  # in the element of the record, not in the document
+        return self._condition(when)
 
     def _drop(self, source: str) -> int:
         steps = source_paths.parse(source)

@@ -21,11 +21,13 @@ def check_expressions(settings: Settings) -> None:
     """Raise SettingsError for the first expression that cannot be right.
 
     Codes: `bad_expression`, `expression_and_source`, `expression_domain`,
-    `expression_reads_masked`, `kept_beside_mask`, `dropped_and_mapped`, `when_condition`.
+    `expression_reads_masked`, `kept_beside_mask`, `dropped_and_mapped`, `when_condition`,
+    `bad_path`.
     """
     for number, route in enumerate(settings.route):
         if route.when:
             _check_when(route.when, f"`when` of route[{number}]")
+            _check_whole(route.when, f"`when` of route[{number}]")
     for target in settings.targets:
         if target.write.delete_when:
             where = f"`delete_when` of {target.route or 'sink'}"
@@ -73,6 +75,16 @@ def _check_when(when: When, where: str) -> None:
             f"{where} has no condition",
             code="when_condition",
             hint="add equals, any_of or exists",
+        )
+
+
+def _check_whole(when: When, where: str) -> None:
+    if when.field and source_paths.EACH in source_paths.parse(when.field):
+        raise SettingsError(
+            f"{where} names {when.field!r}, a part of each element of an array",
+            code="bad_path",
+            hint="a route takes or leaves a whole document, before `explode`: name one element, "
+            "such as [0], or write an expression, such as lines[?kind == 'x']",
         )
 
 

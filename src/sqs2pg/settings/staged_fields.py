@@ -126,8 +126,9 @@ def _expression(when: When) -> str:
 def _path(path: str) -> str:
     made = "@"
     for step in source_paths.parse(path):
-        assert step is not None, "the rules refuse a path through every element"
-        made += f"[{step}]" if isinstance(step, int) else f".{_json(step)}"
+        # An expression sees of an array that is exploded the record's own element alone.
+        index = 0 if step is source_paths.EACH else step
+        made += f"[{index}]" if isinstance(index, int) else f".{_json(index)}"
     return made
 
 

@@ -160,7 +160,7 @@ def _check_newer(place: str, target: Target) -> None:
 def _check_deletes(place: str, target: Target) -> None:
     when = target.write.delete_when
     if when and when.field:
-        source_paths.compile_sources([when.field])
+        source_paths.compile_sources([when.field], target.explode)
     for column in target.write.key:
         field = _mapped(f"{place}.key", column, target)
         if field.type in NOT_ONE_FORM or field.type.endswith("[]"):
