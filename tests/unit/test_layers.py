@@ -26,7 +26,7 @@ US = "sqs2pg"
 # From the bottom up. The package itself (its version) and `_native` (compiled from native/) lie
 # below all of them.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "fault_codes", "message", "native"}),
+    frozenset({"errors", "fault_codes", "lean_imports", "message", "native"}),
     frozenset({"keys"}),
     frozenset({"mask"}),
     frozenset({"settings"}),

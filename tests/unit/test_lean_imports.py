@@ -79,7 +79,7 @@ found = psycopg.__version__
 
 def test_structlog_draws_with_its_own_renderer_where_nothing_is_set_up() -> None:
     found = _in_a_fresh_process("""
-import sqs2pg.telemetry.plain_structlog
+import sqs2pg.telemetry.lean_structlog
 import structlog
 before = [name for name in ("structlog.dev", "rich") if name in sys.modules]
 import io, contextlib
@@ -105,3 +105,34 @@ found = psycopg.AnotherName
         PYTHONPATH=str(tmp_path),
     )
     assert found == "there"
+
+
+def test_a_library_that_uses_what_a_stand_in_only_names_is_imported_whole(tmp_path: Path) -> None:
+    library = tmp_path / "some_library"
+    library.mkdir()
+    (library / "__init__.py").write_text("from some_library.rare import LIMIT\nTWICE = 2 * LIMIT\n")
+    (library / "rare.py").write_text("LIMIT = 4\n")
+    found = _in_a_fresh_process(
+        """
+from sqs2pg.lean_imports import StandIn, lean
+rare = StandIn("some_library.rare")
+rare.LIMIT = None
+with lean("some_library", rare):
+    import some_library
+stopped = "some_library" not in sys.modules
+import some_library
+found = [stopped, some_library.TWICE, sys.modules["some_library.rare"] is not rare]
+""",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert found == [True, 8, True]
+
+
+def test_a_module_that_is_loaded_already_has_no_stand_in() -> None:
+    found = _in_a_fresh_process("""
+import ctypes, structlog.dev
+before = sys.modules["ctypes"], sys.modules["structlog.dev"]
+import sqs2pg.postgres, sqs2pg.telemetry.lean_structlog
+found = before == (sys.modules["ctypes"], sys.modules["structlog.dev"])
+""")
+    assert found is True

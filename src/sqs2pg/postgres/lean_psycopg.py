@@ -1,29 +1,24 @@
-"""psycopg without what it loads and hardly uses.
+"""psycopg without what it loads and hardly uses: a quarter of what the driver costs a start.
 
 It asks `importlib.metadata` for its own version, which loads `email`, `zipfile` and 30 more modules
 and parses texts, although the name of a folder has it, too. It imports `ctypes.util` for the case
 that its C code is missing. It makes classes for each type of ranges and multiranges, of which we
-read and write none: here they come as texts, as values of other unknown types do. Together they are
-a quarter of what the driver costs a start. Where psycopg or one of the modules is loaded already,
-that one is left as it is.
+read and write none: here they come as texts, as values of other unknown types do.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+from sqs2pg.lean_imports import StandIn, lean
 
 __all__ = ["psycopg"]
 
 
-class _Metadata(ModuleType):
-    """Stands for `importlib.metadata`, as far as the driver uses it."""
-
+class _Metadata(StandIn):
     class PackageNotFoundError(ModuleNotFoundError):
         """As the one that it stands for."""
 
@@ -35,37 +30,27 @@ class _Metadata(ModuleType):
             for one in every:
                 if one.name.startswith(start) and one.name.endswith(end):
                     return one.name.removeprefix(start).removesuffix(end)
-        _withdraw(self)
-        from importlib import metadata
-
+        metadata = self.real()
         try:
-            return metadata.version(name)
+            return str(metadata.version(name))
         except metadata.PackageNotFoundError:
             raise self.PackageNotFoundError(name) from None
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        _withdraw(self)
+    def load(self) -> Any:
         from importlib import metadata
 
-        return getattr(metadata, name)
+        return metadata
 
 
-class _Ctypes(ModuleType):
-    """Stands for `ctypes` until something of it is used."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        _withdraw(*_CTYPES)
+class _Ctypes(StandIn):
+    def load(self) -> Any:
         import ctypes.util
 
-        return getattr(ctypes, name)
+        return ctypes
 
 
-class _Ranges(ModuleType):
-    """Stands for `psycopg.types.range` and `multirange`: knows the types, and has no class."""
+class _Ranges(StandIn):
+    """Knows the types, and has no class for them."""
 
     @staticmethod
     def RangeInfo(name: str, oid: int, array_oid: int, **_: int) -> Any:  # noqa: N802  the driver's
@@ -80,38 +65,14 @@ class _Ranges(ModuleType):
         """Register nothing."""
 
 
-_CTYPES = (_Ctypes("ctypes"), ModuleType("ctypes.util"))
-
-
-@contextmanager
-def _in_place(*stand_ins: ModuleType) -> Iterator[None]:
-    sys.modules.update({one.__name__: one for one in stand_ins})
-    try:
-        yield
-    finally:
-        _withdraw(*stand_ins)
-
-
-def _withdraw(*stand_ins: ModuleType) -> None:
-    for one in stand_ins:
-        if sys.modules.get(one.__name__) is one:
-            del sys.modules[one.__name__]
-
-
-def _stand_ins() -> Iterator[ModuleType]:
-    if "psycopg" in sys.modules:
-        return
-    if "importlib.metadata" not in sys.modules:
-        yield _Metadata("importlib.metadata")
-    if "ctypes" not in sys.modules:
-        yield from _CTYPES
-    yield from map(_Ranges, ("psycopg.types.range", "psycopg.types.multirange"))
-
-
-try:
-    with _in_place(*_stand_ins()):
-        import psycopg
-except (AttributeError, ImportError, TypeError):  # a version that needs more than they have
-    for loaded in [name for name in sys.modules if name.partition(".")[0] == "psycopg"]:
-        del sys.modules[loaded]
+with lean(
+    "psycopg",
+    _Metadata("importlib.metadata"),
+    _Ctypes("ctypes"),
+    _Ctypes("ctypes.util"),
+    _Ranges("psycopg.types.range"),
+    _Ranges("psycopg.types.multirange"),
+):
     import psycopg
+
+import psycopg  # noqa: E402  whole, where it needs more than the above have

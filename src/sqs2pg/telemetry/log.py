@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sqs2pg.telemetry.lean_structlog import structlog
 from sqs2pg.telemetry.log_sampling import RepeatLimiter
-from sqs2pg.telemetry.plain_structlog import structlog
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
