@@ -12,28 +12,29 @@ import pytest
 
 from sqs2pg.postgres.binary_arrays import (
     bytea_array,
-    integer_array,
+    integer_array_of,
+    integer_elements,
     register_dumpers,
-    text_array,
+    text_array_of,
+    text_elements,
     uuid_array,
 )
 
 UUIDS = [uuid.UUID(int=number) for number in (0, 1, 2**127, 2**128 - 1)]
+TEXTS = ["a", 'q"{,}\\', "NULL", "", "Zoë 🙂"]
+TOKENS = ["v1_ab", "v2_cd"]
+NUMBERS = [1, -1, 2**31 - 1, -(2**31)]
 ARRAYS = [
     (uuid_array([one.hex for one in UUIDS]), "uuid[]", UUIDS),
     (uuid_array([]), "uuid[]", []),
     (bytea_array([b"\0\1", b"ab"]), "bytea[]", [b"\0\1", b"ab"]),
     (bytea_array([b"", b"\xff" * 300, b"x"]), "bytea[]", [b"", b"\xff" * 300, b"x"]),
     (bytea_array([]), "bytea[]", []),
-    (
-        text_array(["a", 'q"{,}\\', "NULL", "", "Zoë 🙂"]),
-        "text[]",
-        ["a", 'q"{,}\\', "NULL", "", "Zoë 🙂"],
-    ),
-    (text_array(["v1_ab", "v2_cd"]), "text[]", ["v1_ab", "v2_cd"]),
-    (text_array([]), "text[]", []),
-    (integer_array([1, -1, 2**31 - 1, -(2**31)]), "integer[]", [1, -1, 2**31 - 1, -(2**31)]),
-    (integer_array([]), "integer[]", []),
+    (text_array_of(5, text_elements(TEXTS)), "text[]", TEXTS),
+    (text_array_of(2, text_elements(TOKENS)), "text[]", TOKENS),
+    (text_array_of(0, text_elements([])), "text[]", []),
+    (integer_array_of(4, integer_elements(NUMBERS)), "integer[]", NUMBERS),
+    (integer_array_of(0, integer_elements([])), "integer[]", []),
 ]
 
 
@@ -54,6 +55,6 @@ def test_the_server_reads_what_was_given(connection: psycopg.Connection[Any]) ->
 
 def test_what_the_types_cannot_hold_is_refused_here() -> None:
     with pytest.raises(UnicodeEncodeError):
-        text_array(["\ud800"])
+        text_elements(["\ud800"])
     with pytest.raises(struct.error):
-        integer_array([2**31])
+        integer_elements([2**31])

@@ -62,7 +62,8 @@ def person_table(database: str, migrated_database: str) -> None:
 @pytest.fixture
 def erase(settings: Callable[..., Settings]) -> Any:
     async def run(overrides: dict[str, Any], *names: str, **options: Any) -> Erased:
-        return await erase_people(settings(**overrides), list(names), "a test", "", **options)
+        work = erase_people(settings(**overrides), list(names), "a test", "", **options)
+        return (await work).report
 
     return run
 
@@ -345,7 +346,8 @@ async def test_a_dry_run_counts_what_would_be_deleted(
 ) -> None:
     async with pipeline(**PEOPLE) as ready:
         await write(ready, thing("ann", 5))
-        report = await erase_people(settings(**PEOPLE), ["ann"], "a test", "", dry_run=True)
+        work = erase_people(settings(**PEOPLE), ["ann"], "a test", "", dry_run=True)
+        report = (await work).report
         assert (report.rows_deleted, report.rows_changed, report.totals["rows"]) == (1, 0, 1)
         assert report.tables_deleted == ["public.things"]
         assert rows(database, TOMBSTONES) == []

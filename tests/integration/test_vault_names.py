@@ -38,7 +38,8 @@ async def prepare(chosen: Settings) -> None:
 
 
 async def erase(chosen: Settings, name: str, *, delete_rows: bool = False) -> Any:
-    return await forget_command.erase_people(chosen, [name], "a test", "", delete_rows=delete_rows)
+    work = forget_command.erase_people(chosen, [name], "a test", "", delete_rows=delete_rows)
+    return (await work).report
 
 
 async def value_of(chosen: Settings, name: str) -> str:

@@ -586,13 +586,13 @@ async def test_a_person_is_found_by_the_name_in_the_message_and_the_one_in_the_t
     name = str(theirs[0]) if asked == "as in the message" else known
     [found] = await reveal_command.reveal_values(chosen, None, name, 5, "a test", "")
     assert (found.value, found.subject) == ("198.51.100.7", known)
-    report = await forget_command.erase_people(chosen, [name], "a test", "", delete_rows=False)
+    report = (await forget_command.erase_people(chosen, [name], "a test", "")).report
     assert (report.keys_destroyed, report.rows_changed, report.quarantine_removed) == (1, 2, 2)
     left = rows(database, "SELECT who::text FROM logins WHERE masked_ip IS NOT NULL")
     assert left == [(str(others[0]).lower(),)]
     for ask in (
         reveal_command.reveal_values(chosen, None, "no such", 5, "a test", ""),
-        forget_command.erase_people(chosen, ["no such"], "a test", "", delete_rows=False),
+        forget_command.erase_people(chosen, ["no such"], "a test", ""),
     ):
         with pytest.raises(SettingsError, match="no person can have such an id") as refused:
             await ask

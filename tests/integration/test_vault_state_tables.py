@@ -282,7 +282,7 @@ async def test_a_value_that_is_taken_can_be_revealed_and_erased(
         keyring = keys_of(ready.settings)
         found = await reveal(session, keyring, user="ann", limit=9, reason="a test")
         assert sorted(one.value for one in found) == ["192.0.2.1", "192.0.2.3"]
-        report = await erase_people(ready.settings, ["ann"], "a test", "")
+        report = (await erase_people(ready.settings, ["ann"], "a test", "")).report
         assert report.values_removed == 2
         assert await upkeep(ready) == 1
         assert sealed(database) == 1

@@ -282,7 +282,7 @@ async def erased(chosen: Settings, database: str, draw: random.Random) -> list[C
     """Erase a few of the people in the table; return what the model has to know of it."""
     found = dict(rows(database, "SELECT id, max(version) FROM things GROUP BY 1"))
     people = draw.sample(sorted(found), min(3, len(found)))
-    report = await erase_people(chosen, people, "a test", "")
+    report = (await erase_people(chosen, people, "a test", "")).report
     assert report.found == len(people)
     return [Change(int(name[1:]), found[name], deletes=True, bad=False) for name in people]
 

@@ -25,7 +25,7 @@ from sqs2pg.cli.progress import Ticker
 from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
-    from sqs2pg.vault.erase import Erased, Eraser
+    from sqs2pg.vault.erase import Eraser
 
 
 @click.command()
@@ -72,7 +72,9 @@ def forget(
     ids = ids_of(user_id, _headers(settings), exact=exact)
     began_at = datetime.now(UTC)
     with certificate.reserved(file):
-        work = _erase(settings, ids, reason or "", ticket, delete_rows=delete_rows, dry_run=dry_run)
+        work = erase_people(
+            settings, ids, reason or "", ticket, delete_rows=delete_rows, dry_run=dry_run
+        )
         eraser = run_async(work)
     report = eraser.report
     if file:
@@ -94,21 +96,11 @@ async def erase_people(
     *,
     delete_rows: bool = False,
     dry_run: bool = False,
-) -> Erased:
-    """Erase the people with these ids, with a progress line. Raises as `Eraser.run`."""
-    work = _erase(settings, ids, reason, ticket, delete_rows=delete_rows, dry_run=dry_run)
-    return (await work).report
-
-
-async def _erase(
-    settings: Settings,
-    ids: list[str],
-    reason: str,
-    ticket: str,
-    *,
-    delete_rows: bool,
-    dry_run: bool,
 ) -> Eraser:
+    """Erase the people with these ids, with a progress line; return the eraser with its report.
+
+    Raises as `Eraser.run`, or `Eraser.search` for a dry run.
+    """
     from sqs2pg.runners.compile_subjects import person_columns_of, references_of
     from sqs2pg.runners.connect import database_and_keys
     from sqs2pg.vault.erase import Eraser

@@ -16,7 +16,7 @@ from sqs2pg.errors import PermanentFault, Sqs2pgError
 from sqs2pg.mapping.compile import MessageMapping
 from sqs2pg.mapping.envelope.first_bytes import ENOUGH, format_of
 from sqs2pg.message import Message, SystemAttributes
-from sqs2pg.pipeline.archive_lines import Line, LineChunk
+from sqs2pg.pipeline.archive_lines import LineChunk
 
 LAYERS_MAX = 4
 """Compressions around one another that are undone. CloudWatch through Firehose makes two."""
@@ -110,16 +110,6 @@ def check_chunks(
     if not lines:
         return iter(())
     raise _unreadable(name, lines)
-
-
-def check_lines(
-    name: str, lines: Iterator[Line], is_readable: Callable[[bytes], bool]
-) -> Iterator[Line]:
-    """As `check_chunks`, of single lines."""
-    single = (LineChunk([line.body], [line.sent_ms]) for line in lines)
-    for chunk in check_chunks(name, single, is_readable):
-        assert chunk.times is not None
-        yield Line(chunk.bodies[0], chunk.times[0])
 
 
 def _unreadable(name: str, lines: int) -> ArchiveRefused:

@@ -208,16 +208,6 @@ def bytea_array(values: Sequence[bytes]) -> BinaryArray:
     return bytea_array_of(len(values), bytea_elements(values))
 
 
-def text_array(values: Sequence[str]) -> BinaryArray:
-    """Return a `text[]`. Raises as `text_elements`."""
-    return text_array_of(len(values), text_elements(values))
-
-
-def integer_array(values: Sequence[int]) -> BinaryArray:
-    """Return an `integer[]`. Raises as `integer_elements`."""
-    return integer_array_of(len(values), integer_elements(values))
-
-
 def _array(element: int, count: int, elements: Sequence[bytes]) -> bytes:
     head = _HEAD.pack(1, 0, element, count, 1) if count else _EMPTY.pack(0, 0, element)
     return head + b"".join(elements)

@@ -9,8 +9,8 @@ import pytest
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.json_slices import parse, text_of
 from sqs2pg.pipeline import archive_check
-from sqs2pg.pipeline.archive_check import ArchiveRefused, check_lines
-from sqs2pg.pipeline.archive_lines import Line
+from sqs2pg.pipeline.archive_check import ArchiveRefused, check_chunks
+from sqs2pg.pipeline.archive_lines import LineChunk, lines_in
 
 LOGINS = [{"id": number, "text": "x"} for number in range(3)]
 
@@ -23,8 +23,8 @@ def is_object(body: bytes) -> bool:
 
 
 def checked(content: str) -> list[bytes]:
-    lines = [Line(one.encode(), None) for one in content.split("\n") if one.strip()]
-    return [line.body for line in check_lines("x", iter(lines), is_object)]
+    chunks = [LineChunk([one.encode()]) for one in content.split("\n") if one.strip()]
+    return [line.body for line in lines_in(check_chunks("x", iter(chunks), is_object))]
 
 
 @pytest.mark.parametrize(
