@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 
 from sqs2pg.mapping import ledger_key
@@ -34,6 +34,9 @@ MESSAGE_OF_KEY = "SELECT key::text, message_id FROM sqs2pg.delivery WHERE key = 
 MARK_QUARANTINED = "SELECT sqs2pg.mark_quarantined(%s::uuid[])"
 """Entries that this transaction has entered or changed turn from written to quarantined."""
 _ATTACH_DAYS = "SELECT sqs2pg.attach_days(%s, %s)"
+
+DAYS_AHEAD = 7
+"""Day partitions attached ahead of today, so that a day's first message never waits for one."""
 
 # Made once and run by map: a generator costs one Python call per row.
 _by_key = attrgetter("key")
@@ -214,3 +217,14 @@ async def attach_days(session: Session, keys: Iterable[str]) -> None:
     # Day by day: a batch may hold messages years apart, and few days of them can be missing.
     for day in sorted({ledger_key.day_of(ledger_key.sent_ms_of(key)) for key in keys}):
         await session.execute(_ATTACH_DAYS, [day, day])
+
+
+async def attach_coming_days(session: Session) -> tuple[int, date]:
+    """Attach the days from yesterday to DAYS_AHEAD. Raises psycopg.Error.
+
+    Returns how many were not attached before, and the last day.
+    """
+    today = ledger_key.today()
+    last = today + timedelta(days=DAYS_AHEAD)
+    [(attached,)] = await session.execute(_ATTACH_DAYS, [today - timedelta(days=1), last])
+    return attached, last

@@ -10,12 +10,10 @@ by itself.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 
 from sqs2pg.errors import TransientFault
-from sqs2pg.mapping.ledger_key import today
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.migrate import DAYS_AHEAD
+from sqs2pg.postgres.ledger import attach_coming_days
 from sqs2pg.postgres.partitions import extend
 from sqs2pg.postgres.quarantine import purge_expired
 from sqs2pg.postgres.sqlstate import retryable
@@ -65,9 +63,7 @@ async def _maintain_database(
 
 
 async def _attach_days(session: Session) -> int:
-    ahead = [today() - timedelta(days=1), today() + timedelta(days=DAYS_AHEAD)]
-    attached: int
-    [(attached,)] = await session.execute("SELECT sqs2pg.attach_days(%s, %s)", ahead)
+    attached, _ = await attach_coming_days(session)
     return attached
 
 

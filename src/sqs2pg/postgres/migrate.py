@@ -7,20 +7,18 @@ already is only compared with the mapping.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import psycopg
 
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.mapping import columns
 from sqs2pg.mapping.columns import Column
-from sqs2pg.mapping.ledger_key import today
 from sqs2pg.mapping.subject import subject_column
 from sqs2pg.postgres.catalog import read_columns, require_table, resolve_table
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.digest import record_digest
 from sqs2pg.postgres.identifiers import partition_stem, quote_identifier, quote_table
-from sqs2pg.postgres.migrations import SQL, check_record, migrations, read_record
+from sqs2pg.postgres.ledger import attach_coming_days
+from sqs2pg.postgres.migrations import SQL, check_record, is_migrated, migrations, read_record
 from sqs2pg.postgres.schema_guard import check_schemas
 from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
 from sqs2pg.postgres.table_owners import check_owner
@@ -30,15 +28,11 @@ from sqs2pg.postgres.target_modes import changed_mode, keep_rows, record_mode
 from sqs2pg.postgres.write_path import read_write_path
 from sqs2pg.settings import Settings, Target
 
-DAYS_AHEAD = 7
-"""Day partitions attached ahead of today, so that a day's first message never waits for one."""
-
 ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
 """They belong to the whole cluster; sql/roles.sql says what each may do."""
 
 # One migration at a time. A first one has no table to lock yet: CREATE SCHEMA makes the second of
 # two wait for the first, and then fails.
-_IS_MIGRATED = "SELECT to_regclass('sqs2pg.migration') IS NOT NULL"
 _LOCK = "LOCK TABLE sqs2pg.migration IN SHARE ROW EXCLUSIVE MODE"
 _ANOTHER_WAS_FIRST = (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation)
 # Each %s stands for a value: `migrate_script` fills them without a connection.
@@ -127,13 +121,12 @@ async def migrate(
     does not fit the mapping, FatalFault where the role may not create what is missing.
     """
     with explained():
-        [(migrated,)] = await session.execute(_IS_MIGRATED)
+        migrated = await is_migrated(session)
         try:
-            async with session.transaction(*[_LOCK][: bool(migrated)]):
+            async with session.transaction(*[_LOCK][:migrated]):
                 return await _apply(session, settings, additive, change_mode)
         except _ANOTHER_WAS_FIRST:
-            [(migrated_since,)] = await session.execute(_IS_MIGRATED)
-            if migrated or not migrated_since:
+            if migrated or not await is_migrated(session):
                 raise
         async with session.transaction(_LOCK):
             return await _apply(session, settings, additive, change_mode)
@@ -172,8 +165,7 @@ async def _apply(
 
 
 async def _attach_days(session: Session) -> list[str]:
-    first, last = today() - timedelta(days=1), today() + timedelta(days=DAYS_AHEAD)
-    [(count,)] = await session.execute("SELECT sqs2pg.attach_days(%s, %s)", [first, last])
+    count, last = await attach_coming_days(session)
     return [f"attached {count} ledger days, up to {last}"] if count else []
 
 

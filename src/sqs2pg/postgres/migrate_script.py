@@ -14,6 +14,7 @@ from sqs2pg.postgres import migrate as work
 from sqs2pg.postgres import target_modes
 from sqs2pg.postgres.digest import START, START_WHERE_POSSIBLE, STOP, digest_columns
 from sqs2pg.postgres.identifiers import quote_literal, quote_table
+from sqs2pg.postgres.ledger import DAYS_AHEAD
 from sqs2pg.postgres.migrations import Migration, migrations
 from sqs2pg.postgres.target_grants import target_grants, temporary_grant
 from sqs2pg.settings import Settings, Target
@@ -82,7 +83,7 @@ def _once(migration: Migration) -> str:
 
 
 def _statements(settings: Settings, *, change_mode: bool) -> Iterator[str]:
-    yield f"{_DAYS.format(ahead=work.DAYS_AHEAD)};"
+    yield f"{_DAYS.format(ahead=DAYS_AHEAD)};"
     for position, target in enumerate(settings.targets):
         made = work.table_ddl(target, settings if position == 0 else None)
         yield f"{made.replace('CREATE TABLE', 'CREATE TABLE IF NOT EXISTS')};"

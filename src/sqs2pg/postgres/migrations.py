@@ -42,13 +42,18 @@ def migrations() -> tuple[Migration, ...]:
     )
 
 
+async def is_migrated(session: Session) -> bool:
+    """Return whether the database has a record of migrations. Raises psycopg.Error."""
+    [(exists,)] = await session.execute("SELECT to_regclass('sqs2pg.migration') IS NOT NULL")
+    return bool(exists)
+
+
 async def read_record(session: Session) -> dict[int, str]:
     """Return the checksum of each migration that the database has had, by version.
 
     Empty where there is no record. Raises psycopg.Error.
     """
-    [(exists,)] = await session.execute("SELECT to_regclass('sqs2pg.migration') IS NOT NULL")
-    if not exists:
+    if not await is_migrated(session):
         return {}
     rows = await session.execute("SELECT version, checksum FROM sqs2pg.migration")
     return {row[0]: row[1] for row in rows}
