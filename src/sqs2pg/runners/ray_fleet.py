@@ -40,7 +40,7 @@ from sqs2pg.runners.autoscaler import Load, Scaler
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings, load
 from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.wire import read_counts
+from sqs2pg.sqs.queue import read_depth
 from sqs2pg.telemetry import log
 
 INSTALL_HINT = "pip install 'sqs2pg[ray]'"
@@ -362,13 +362,8 @@ class FleetDriver:
 
     async def _depth(self) -> int | None:
         """Return the messages on the queue, in flight and delayed included; None if not known."""
-        names = [
-            "ApproximateNumberOfMessages",
-            "ApproximateNumberOfMessagesNotVisible",
-            "ApproximateNumberOfMessagesDelayed",
-        ]
         try:
-            return sum(read_counts(await self._client.attributes(self._queue_url, names), names))
+            return sum(await read_depth(self._client, self._queue_url))
         except TransientFault as fault:
             logger.warning("the queue's length is not known now", code=fault.code)
             return None

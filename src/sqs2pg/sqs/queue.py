@@ -37,6 +37,11 @@ SUSPECT_RECEIVES = 10
 _RELEASE_ATTEMPTS_MAX = 2
 _FIRST_POLL_BYTES = 2**20
 """Reserved for a poll as long as no body has been seen."""
+_COUNTS = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 
 
 class QueueSource:
@@ -359,11 +364,11 @@ class QueueSource:
 
         Raises TransientFault if the answer has no counts: that is not an empty queue.
         """
-        names = (
-            "ApproximateNumberOfMessages",
-            "ApproximateNumberOfMessagesNotVisible",
-            "ApproximateNumberOfMessagesDelayed",
-        )
-        answer = await self._client.attributes(self.queue_url, names)
-        visible, in_flight, delayed = read_counts(answer, names)
-        return visible, in_flight, delayed
+        return await read_depth(self._client, self.queue_url)
+
+
+async def read_depth(client: SqsClient, queue_url: str) -> tuple[int, int, int]:
+    """As `QueueSource.depth`, of any queue."""
+    answer = await client.attributes(queue_url, _COUNTS)
+    visible, in_flight, delayed = read_counts(answer, _COUNTS)
+    return visible, in_flight, delayed

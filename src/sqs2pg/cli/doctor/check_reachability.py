@@ -7,6 +7,7 @@ from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.postgres.dsn import describe, resolve_dsn
 from sqs2pg.postgres.migrate import pipeline_id
 from sqs2pg.postgres.target_modes import retentions
+from sqs2pg.sqs.queue import read_depth
 
 POSTGRES_MIN = 150_000
 """server_version_num of PostgreSQL 15, the oldest that is tested."""
@@ -17,19 +18,13 @@ _PERIODS = """SELECT d.every, d.ahead, d.retention_days FROM sqs2pg.partitioned 
 JOIN sqs2pg.pipeline p ON p.target = d.target WHERE p.id = %s"""
 _OF_TARGETS = """SELECT t.tombstone_retention_days, t.row_retention_days, t.retention_column
 FROM sqs2pg.target t WHERE t.pipeline = %s ORDER BY t.position, t.registered_at"""
-_COUNTS = (
-    "ApproximateNumberOfMessages",
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
 
 
 async def check_queue(context: Context) -> Finding:
     """Whether the queue answers, and how many messages it holds."""
     url = await context.find_queue()
     client, _ = await context.queue()
-    counts = await client.attributes(url, list(_COUNTS))
-    visible, in_flight, delayed = (int(counts.get(name, 0)) for name in _COUNTS)
+    visible, in_flight, delayed = await read_depth(client, url)
     where = f"{url.rsplit('/', 1)[-1]} in {client.region} at {client.endpoint_host}"
     return ok(
         "queue", f"{where}: {visible:,} visible, {in_flight:,} in flight, {delayed:,} delayed"
