@@ -14,9 +14,10 @@ covers that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from datetime import date
+from typing import Self
 
 import msgspec
 import structlog
@@ -76,6 +77,12 @@ class Done(msgspec.Struct):
     rows_superseded: int = 0
     rows_ignored: int = 0
     rows_deleted: int = 0
+
+    @classmethod
+    def sum(cls, parts: Iterable[Self]) -> Self:
+        """Return what several runs did."""
+        each = list(map(msgspec.structs.astuple, parts))
+        return cls(*map(sum, zip(*each, strict=True)))
 
 
 class Backfill:

@@ -114,9 +114,7 @@ class BackfillWorkers:
     @property
     def done(self) -> Done:
         """What all workers have done, as far as they have reported."""
-        parts = [report.done for report in self._reports.values()]
-        names = Done.__struct_fields__
-        return Done(**{name: sum(getattr(part, name) for part in parts) for name in names})
+        return Done.sum(report.done for report in self._reports.values())
 
     async def run(self, paths: Sequence[str]) -> Done:
         """As `Backfill.run`. Raises FatalFault where a worker ends before its work."""

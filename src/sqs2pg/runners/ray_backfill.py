@@ -239,7 +239,7 @@ class BackfillDriver:
         """What all workers did, as far as they have reported; lines."""
         parts = [self._finished, *(task.with_known(Done()) for task in self._waiting)]
         parts += [worker.task.with_known(worker.done) for worker in self._workers if worker.task]
-        return _sum(parts)
+        return Done.sum(parts)
 
     @property
     def nodes(self) -> set[str]:
@@ -360,7 +360,7 @@ class BackfillDriver:
             self.bytes_total -= task.archive.size
         else:
             self._bytes_before += task.archive.size
-        self._finished = _sum([self._finished, task.with_known(done)])
+        self._finished = Done.sum([self._finished, task.with_known(done)])
         for other in self._waiting:
             other.refused = False  # it may have the same content
 
@@ -393,8 +393,3 @@ class BackfillDriver:
 def _absolute(paths: Sequence[str]) -> list[str]:
     """Return the paths as every node reads them: a node has another current folder."""
     return [one if one.startswith("s3://") else str(Path(one).resolve()) for one in paths]
-
-
-def _sum(parts: Sequence[Done]) -> Done:
-    names = Done.__struct_fields__
-    return Done(**{name: sum(getattr(part, name) for part in parts) for name in names})
