@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
@@ -201,7 +201,7 @@ async def assemble_processors(
         )
     finally:
         if filling:
-            await _end(filling)
+            await end_unwanted(filling)
         if traces:
             await asyncio.to_thread(traces.close)
         # A sink replaces a session that broke.
@@ -231,7 +231,7 @@ def _traces_of(settings: Settings) -> Traces | None:
     return start_traces(settings.telemetry, about.queue, about.table, about.pipeline)
 
 
-async def _end(task: asyncio.Task[None]) -> None:
+async def end_unwanted(task: asyncio.Task[Any]) -> None:
     """End a task whose result, or fault, nobody wants any more."""
     task.cancel()
     await asyncio.wait([task])

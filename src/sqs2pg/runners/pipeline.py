@@ -34,7 +34,13 @@ from sqs2pg.postgres.migrations import migrations
 from sqs2pg.postgres.session_pool import SessionPool
 from sqs2pg.postgres.unknown_fields import UnknownFieldRegistry
 from sqs2pg.postgres.workers import WorkerRegistry, head_room
-from sqs2pg.runners.assembly import Processing, about_of, assemble_processors, upkeep
+from sqs2pg.runners.assembly import (
+    Processing,
+    about_of,
+    assemble_processors,
+    end_unwanted,
+    upkeep,
+)
 from sqs2pg.runners.connect import endpoint_hosts
 from sqs2pg.runners.shared import Shared
 from sqs2pg.runners.start_reads import Once
@@ -141,7 +147,7 @@ class Pipeline:
             # The queue is asked while the database is, and heard last: keys and tables that are
             # wrong are reported before it.
             looking = asyncio.create_task(_find_queue(self.client, settings.source.queue))
-            stack.push_async_callback(_end, looking)
+            stack.push_async_callback(end_unwanted, looking)
 
             async def is_fifo() -> bool:
                 return (await looking)[0].endswith(".fifo")
@@ -329,14 +335,6 @@ def _wanted_attributes(settings: Settings) -> tuple[str, ...]:
     from sqs2pg.telemetry.traces import TRACEPARENT
 
     return wanted if {"All", TRACEPARENT} & set(wanted) else (*wanted, TRACEPARENT)
-
-
-async def _end(task: asyncio.Task[tuple[str, str]]) -> None:
-    """End a task whose result, or fault, nobody wants any more."""
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # else the event loop would log it
 
 
 async def _find_queue(client: SqsClient, queue: str) -> tuple[str, str]:
