@@ -18,6 +18,10 @@ from datetime import UTC, date, datetime, timedelta
 from sqs2pg.errors import FatalFault
 
 DAY_MS = 86_400_000
+AHEAD_S = 7 * 86_400.0
+"""How far ahead of the clock the time of a message or a line may be: clocks differ. The ledger has
+the days up to eight ahead (`sqs2pg.attach_days`), so a later one has no key that could be written.
+"""
 
 # RFC 9562, section 5.4, in its text form and in lower case. The last 74 bits of version 4 are
 # random, so they are kept as they are; SQS gives such MessageIds. Emulators may give UUIDs of other

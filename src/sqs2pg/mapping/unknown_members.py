@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sqs2pg.mapping.json_slices import raw_text
+from sqs2pg.mapping.json_slices import UNREADABLE, raw_text
 from sqs2pg.mapping.known_names import KnownNames, known_names
 from sqs2pg.settings import Settings, source_paths
 
@@ -45,7 +45,6 @@ _SORTS = {
 _STANDS_FOR: dict[str, Any] = {'"': "", "{": {}, "[": [], "n": None, "t": True, "f": False}
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 _SHAPES_MAX = 1_000
 _decode = msgspec.json.Decoder().decode
 _decode_lines = msgspec.json.Decoder().decode_lines
@@ -100,7 +99,7 @@ class UnknownMembers:
         lines = "\n".join(texts)
         documents: list[Any] = []
         if lines.count("\n") < len(texts):  # then each is one line
-            with suppress(*_UNREADABLE):
+            with suppress(*UNREADABLE):
                 documents = _decode_lines(lines)
         if len(documents) != len(texts):
             return [self.find(unit) for unit in units]
@@ -121,7 +120,7 @@ class UnknownMembers:
 def _document(text: str) -> Any:
     try:
         return _decode(text)
-    except _UNREADABLE:
+    except UNREADABLE:
         return _outline(text)
 
 
@@ -136,7 +135,7 @@ def _outline(text: str) -> Any:
             return {name: _outline(raw_text(raw)) for name, raw in _members(text).items()}
         if type(stands_for) is list:
             return [_outline(raw_text(raw)) for raw in _elements(text)]
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return stands_for
 

@@ -20,11 +20,10 @@ from typing import NamedTuple
 import msgspec
 
 from sqs2pg.errors import PermanentFault, Sqs2pgError
+from sqs2pg.mapping.ledger_key import AHEAD_S
 from sqs2pg.mapping.text_lines import TextLines
 from sqs2pg.native import extension
 
-AHEAD_S = 7 * 86_400.0
-"""How far in the future a line's time may be: clocks differ, and the ledger has days ahead."""
 LINE_BYTES_MAX = 256 * 2**20
 """The longest line: Firehose makes objects of up to 128 MiB, which may be one line."""
 

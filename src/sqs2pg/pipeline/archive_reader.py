@@ -24,7 +24,7 @@ from typing import IO, Literal, NamedTuple
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.envelope.first_bytes import format_of
-from sqs2pg.mapping.ledger_key import DAY_MS, today
+from sqs2pg.mapping.ledger_key import AHEAD_S, DAY_MS, today
 from sqs2pg.message import MessageAttribute
 from sqs2pg.pipeline.archive_check import format_refusal
 from sqs2pg.pipeline.archive_compression import PIECE, begun, decompressed
@@ -45,7 +45,6 @@ from sqs2pg.pipeline.archive_identity import (
     object_sent_ms,
 )
 from sqs2pg.pipeline.archive_lines import (
-    AHEAD_S,
     LINE_BYTES_MAX,
     Line,
     LineChunk,

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from sqs2pg.mapping.ledger_key import AHEAD_S
 from sqs2pg.message import (
     RECEIVES_MAX,
     SENT_MS_MAX,
@@ -25,9 +26,6 @@ from sqs2pg.message import (
     SystemAttributes,
 )
 
-AHEAD_S = 7 * 86_400.0
-"""How far ahead of the clock a SentTimestamp may be: clocks differ. The ledger has the days up to
-eight ahead (`sqs2pg.attach_days`), so a later one has no key that could be written."""
 MESSAGE_ID_MAX = 1_000
 """Characters of a MessageId. SQS's have 36; emulators may make longer ones."""
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -9,10 +9,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from sqs2pg.errors import TransientFault
+from sqs2pg.mapping.ledger_key import AHEAD_S
 from sqs2pg.message import MessageAttribute, SystemAttributes
 from sqs2pg.runners.lambda_event import messages_of
 from sqs2pg.sqs import wire
-from sqs2pg.sqs.odd_deliveries import AHEAD_S, bounded
+from sqs2pg.sqs.odd_deliveries import bounded
 
 SENT = "1795384388351"
 LATEST = 253_402_300_799_999

@@ -18,6 +18,7 @@ from sqs2pg.cli.doctor import personal_values
 from sqs2pg.cli.doctor.personal_names import Category, category_of
 from sqs2pg.errors import PermanentFault
 from sqs2pg.mapping.field_types import FIELD_TYPES
+from sqs2pg.settings.fields import EPOCHS
 
 NAME_BYTES_MAX = 100
 MEMBERS_MAX = 64
@@ -27,7 +28,6 @@ DEPTH_MAX = 64
 
 # 2000 to 2100, in seconds.
 _EPOCHS = (946_684_800, 4_102_444_800)
-_UNITS = {"epoch_s": 1, "epoch_ms": 1_000, "epoch_us": 1_000_000}
 _WHOLE = re.compile(r"-?(?:0|[1-9][0-9]*)\Z")
 _FRACTION = re.compile(r"-?(?:0|[1-9][0-9]*)\.[0-9]+\Z")
 _VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3}){0,2}\Z")
@@ -67,7 +67,7 @@ class Shape(msgspec.Struct):
     """Texts of several words."""
     versions: int = 0
     """Texts such as 2.3.0, 2.3 and 2."""
-    epochs: set[str] = msgspec.field(default_factory=lambda: set(_UNITS))
+    epochs: set[str] = msgspec.field(default_factory=lambda: set(EPOCHS))
     """Units in which each number, quoted or not, is a moment between 2000 and 2100."""
     members: dict[str, Shape] = {}
     element: Shape | None = None
@@ -164,7 +164,7 @@ def step_of(name: str) -> str:
 
 def _add_number(shape: Shape, value: int | Decimal) -> None:
     least, most = _EPOCHS
-    shape.epochs = {u for u in shape.epochs if least <= value / Decimal(_UNITS[u]) < most}
+    shape.epochs = {u for u in shape.epochs if least <= value / Decimal(EPOCHS[u]) < most}
     if type(value) is int and personal_values.is_card(str(value)):
         shape.personal["account"] += 1
 
