@@ -10,7 +10,7 @@ struct walk {
     struct elements *elements;
     struct work *work;
     int judges; /* a value of the wrong kind is noted, and reading goes on */
-    int apart; /* in an array of which only some elements are read: what is in it is not counted */
+    int apart; /* in an array, and only some elements are read: what is in it is not counted */
 };
 
 static int read_node(struct walk *walk, const struct node *node, struct value *values, int depth);

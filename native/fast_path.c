@@ -400,7 +400,7 @@ static void write_line_id(const struct batch *batch, Py_ssize_t i, char id[KEY_C
         id[at] = HEX[number & 15];
 }
 
-/* Read one unit, of which `about` tells, into its entry and its lines: as pack_one. */
+/* Read one unit, which `about` describes, into its entry and its lines: as pack_one. */
 static int pack_unit(const struct plan *plan, struct batch *batch, Py_ssize_t i, struct about *about)
 {
     struct work *work = &batch->work;
@@ -809,7 +809,7 @@ struct bounds {
     Py_ssize_t bytes, records, text; /* 0 and less: none */
 };
 
-/* Pack a batch of which `sequence`, `keying` and the like are set; `skip_len`: of its `skip`. */
+/* Pack a batch whose `sequence`, `keying` and the like are set; `skip_len`: of its `skip`. */
 static PyObject *pack_given(PyObject *self, struct batch *batch, Py_ssize_t skip_len,
                             const struct bounds *bounds, const char *tail, size_t tail_len)
 {

@@ -301,7 +301,7 @@ static PyMethodDef known_methods[] = {
     {"add", known_add, METH_VARARGS, "add(hashes, columns, chosen): note that these are stored"},
     {"clear", known_clear, METH_NOARGS, "clear(): forget all, and give the memory back"},
     {"unknown", known_unknown, METH_VARARGS,
-     "unknown(hashes, columns, chosen) -> the numbers of records of which a hash is not here"},
+     "unknown(hashes, columns, chosen) -> the numbers of records with a hash that is not here"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -162,9 +162,9 @@ def edited_or_missing(field: Field) -> Converter:
 def converter_of(field: Field) -> Converter:
     """Return the function from a field's edited text to the text of its column.
 
-    It raises PermanentFault: the codes of `convert.py`, of which `bad_date` and `bad_timestamp` are
-    for texts that are not in the field's format, and `out_of_range` for a moment that PostgreSQL
-    does not have.
+    It raises PermanentFault with the codes of `convert.py`: `bad_date` and `bad_timestamp` for
+    texts that are not in the field's format, `out_of_range` for a moment that PostgreSQL does not
+    have.
     """
     if field.format:
         return _formatted(field)

@@ -1,6 +1,6 @@
 """Document expressions: the expressions of a mapping, evaluated on the documents of a batch.
 
-Part of the usual way of `decode.py`. It only accepts: a message of which an expression fails is
+Part of the usual way of `decode.py`. It only accepts: a message whose expression fails is
 left to `documents.py`. No I/O here.
 """
 

@@ -91,7 +91,7 @@ class DecodedBatch:
     __slots__ = ("count", "targets")
 
     def __init__(self, count: int, targets: Sequence[TargetRecords]) -> None:
-        """`count`: messages, of which some may be in no target."""
+        """`count`: messages; some may be in no target."""
         self.count = count
         self.targets = targets
 

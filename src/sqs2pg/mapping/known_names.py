@@ -20,7 +20,7 @@ class KnownNames(msgspec.Struct):
     """A field wants a text, a number or a boolean here: an object is `wrong_type`, whatever its
     names."""
     indexed: bool = False
-    """It is an array of which one element is read, by its index."""
+    """It is an array, and one element is read, by its index."""
 
 
 def member_names(path: str) -> list[str]:

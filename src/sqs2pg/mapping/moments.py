@@ -94,7 +94,7 @@ def moment_of(local: Local, offset_s: int) -> Moment:
 
 
 def epoch_moment(number: Decimal, per_second: int) -> Moment:
-    """Return the moment of a number since 1970-01-01 in UTC, `per_second` of which are a second.
+    """Return the moment of a number of units since 1970-01-01 UTC, `per_second` to the second.
 
     What is less than a microsecond is cut off, towards the past. Raises PermanentFault
     `out_of_range`.

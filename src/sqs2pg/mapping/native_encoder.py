@@ -221,7 +221,7 @@ class NativeEncoder:
         originals: Originals | None,
         faults: Sequence[UnitFault],
     ) -> Encoded:
-        """Return what C made of a batch of which it left nothing."""
+        """Return what C made of a batch that it did as a whole."""
 
         def keys() -> list[str]:
             return _split_keys(packed) if packed.keys else self.keys(units)

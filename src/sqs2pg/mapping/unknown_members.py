@@ -1,7 +1,8 @@
 """Unknown members: what documents have that no path of the mapping names, by path and sort.
 
-The mapping drops it, or quarantines its message. The count shows how producers drift. What is below
-an unknown member is not looked at, nor what is in an array of which the mapping reads one element.
+The mapping drops such a member, or quarantines its message. The count shows how producers drift.
+What is below an unknown member is not counted. Nor is what is in an array if the mapping reads only
+one element of it.
 
 This is the reference; the native executor counts the same in `native/unknown.c`. No I/O here.
 """
@@ -150,7 +151,7 @@ def counts_of(found: Iterable[UnknownShape]) -> UnknownCounts:
 
 
 class _Node:
-    """An object of which some members are known."""
+    """An object with some known members."""
 
     def __init__(self, known: KnownNames, path: str) -> None:
         self._members = known.members or {}

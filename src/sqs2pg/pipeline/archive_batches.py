@@ -56,7 +56,7 @@ def batches(
     bytes_max: int | None = None,
     attributes: Mapping[str, MessageAttribute] | None = None,
 ) -> Iterator[LineBatch]:
-    """Yield lines of which the first has number `first`, none empty; blocking.
+    """Yield lines, numbered from `first` on, none empty; blocking.
 
     `mark` is that of `line_mark`; `day_ms` dates lines without a time; `attributes` are those of
     each line. Raises FatalFault for a line number of `LINES_MAX` or more, and what `chunks` raises,

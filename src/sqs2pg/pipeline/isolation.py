@@ -75,7 +75,7 @@ class Found(msgspec.Struct):
     alike: bool = False
     """Those left are refused alike, and the rehearsal passes: try them together with others."""
     groups: set[str] = set()
-    """FIFO: message groups of which a message was isolated."""
+    """FIFO: message groups that have an isolated message."""
     released: int = 0
     """Messages that went back to the queue: those isolated, and those that wait behind them."""
 
@@ -244,7 +244,7 @@ class Isolation:
 class _Part(msgspec.Struct):
     messages: list[Message]
     suspected: bool = False
-    """It is known to fail: the whole of which it is a half did, and the other half is committed."""
+    """It is known to fail: the whole failed, and its other half is committed."""
     other: _Part | None = None
     """The half that comes after it."""
 

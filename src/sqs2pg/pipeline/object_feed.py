@@ -46,10 +46,10 @@ class Piece(msgspec.Struct):
     done: Sequence[Notified]
     """Notifications that end with it."""
     tried: Sequence[Notified]
-    """Notifications that were delivered before, and of which it has lines."""
+    """Notifications that were delivered before, and whose lines it has."""
     moves: Sequence[Move]
     ended: Sequence[str]
-    """Digests of objects of which no more lines come."""
+    """Digests of objects that have no more lines."""
     ahead: EncodedAhead | None
     transient: TransientFault | None
     """Why reading ends after it."""

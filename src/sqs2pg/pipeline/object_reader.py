@@ -66,7 +66,7 @@ class Chunk(msgspec.Struct):
     """Why lines go to the quarantine unread, by their ids."""
     moves: list[Move] = []
     ended: list[str] = []
-    """Digests of objects of which no more lines come: read to the end, or failed."""
+    """Digests of objects that have no more lines: read to the end, or failed."""
     faults: dict[str, PermanentFault] = {}
     """Why objects failed, by digest."""
     transient: TransientFault | None = None

@@ -1,6 +1,6 @@
 """Write a piece of S3 objects in one transaction, or without the lines that cannot be written.
 
-Place in the flow: between `s3_objects.py` and the processor. A piece of which one line cannot be
+Place in the flow: between `s3_objects.py` and the processor. A piece with a line that cannot be
 written is halved, and halves of halves, until what is good is committed. The lines that are left
 are quarantined in the last transaction, which moves the progress and ends the notifications. Such a
 line belongs to a person whose data key does not open, or PostgreSQL does not take it though it
@@ -160,7 +160,7 @@ class _Search:
         """Of the lines that are committed."""
 
     async def run(self, first: int, fault: TransientFault) -> bool:
-        """Commit the lines from `first` on, which have met `fault` together, but for those aside.
+        """Commit the lines from `first` on that have met `fault` together, but not those set aside.
 
         Returns False where no line may be at fault after all.
         """

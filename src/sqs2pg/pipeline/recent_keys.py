@@ -24,8 +24,8 @@ class RecentKeys:
 
     def __init__(self, keys_max: int = KEYS_MAX) -> None:
         self._keys_max = keys_max
-        # Lines of the ledger as they were sent. Most are never asked for: nothing is delivered
-        # twice. Who asks has them made into two sets, of which the older one goes as a whole.
+        # Lines of the ledger as they were sent. Most are never looked at: nothing is delivered
+        # twice. A look-up turns them into two sets, and the older set is dropped as a whole.
         self._unread: deque[tuple[int, bytes]] = deque()
         self._unread_keys = 0
         self._entries: set[bytes] = set()

@@ -62,7 +62,7 @@ class Reached(NamedTuple):
     """How far an archive is."""
 
     line: int
-    """Records before this one are committed, but for those left behind."""
+    """Records before this one are committed, except those left behind."""
     finished_at: datetime | None
     left: list[int]
     """Records that PostgreSQL did not take, rising; their numbers count from 0."""

@@ -79,7 +79,7 @@ class Claims(NamedTuple):
     lines: dict[str, int]
     """Lines that are committed, of objects that are ours now."""
     finished: frozenset[str]
-    """Objects of which all lines are committed. All others are somebody else's."""
+    """Objects whose lines are all committed. All others are somebody else's."""
 
 
 class ObjectClaims:

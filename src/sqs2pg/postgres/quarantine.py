@@ -29,7 +29,7 @@ PURGE_BATCH = 5_000
 
 COLUMNS = """q.id, q.message_id, q.reason, q.detail, q.target, q.attempts, q.received_at,
     q.sent_at, q.replayed_at, q.sealed_under"""
-"""Those of an Entry but for its size, which only a role that may read bodies can tell."""
+"""Those of an Entry except its size, which only a role that may read bodies can tell."""
 _ENTRIES = f"SELECT {COLUMNS} FROM sqs2pg.quarantine q WHERE q.pipeline = %s"
 _ENTRY = f"""SELECT {COLUMNS}, octet_length(q.body), q.amended
 FROM sqs2pg.quarantine q WHERE q.pipeline = %s AND q.id = %s"""

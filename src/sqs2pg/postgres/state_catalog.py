@@ -107,7 +107,7 @@ async def read_merge(session: Session, target: Target, name: str) -> Merge | Non
 
 
 async def _check_marks(session: Session, target: Target, table: str) -> None:
-    """Refuse a key of which equal values have several spellings: a deleted row is known by one."""
+    """Refuse a key whose equal values have several spellings: a deleted row is known by one."""
     columns = await read_columns(session, table)
     kept = {field.column: field for field in target.fields if field.column in target.write.key}
     for name, field in kept.items():

@@ -2,7 +2,7 @@
 
 The expressions of a table's constraints, defaults, indexes and triggers run with the rights of
 whoever writes to it. Where a superuser owns our schema (its functions attach and drop partitions)
-or erases people, another role that owns the target would thereby become superuser. So a superuser
+or erases people, another role that owns the target would become superuser by that. So a superuser
 does not work on the tables of others. Among plain roles it is said, and people decide.
 """
 

@@ -100,8 +100,8 @@ class BackfillWorker:
     async def state(self, known: str = "") -> dict[str, Any]:
         """Return what it has done of its archive so far, the archive's `name`, and the `node`.
 
-        `known` is the archive of which the driver knows where the work begins. Waits a moment for
-        that where it does not. `begun`: whether this answer says it.
+        `known` is the archive whose beginning the driver knows. If it does not know it yet, this
+        waits a moment for it. `begun`: whether this answer says it.
         """
         if self._name and known == self._name:
             self._known.set()
@@ -191,7 +191,7 @@ class _PlacedWorker(msgspec.Struct, eq=False):
     done: Done = msgspec.field(default_factory=Done)
     bytes_done: int = 0
     known: str = ""
-    """The archive of which it has reported where its work begins."""
+    """The archive for which it has reported where the work begins."""
 
 
 class BackfillDriver:

@@ -50,7 +50,7 @@ def _unknown_format(what: str, hint: str) -> SettingsError:
 
 
 def _type_of(field: Field) -> str:
-    """Return the field's type; of an array that of its elements, each of which is converted."""
+    """Return the field's type; of an array that of its elements: each one is converted."""
     return field.type.removesuffix("[]")
 
 

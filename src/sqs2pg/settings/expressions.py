@@ -67,7 +67,7 @@ class Syntax(msgspec.Struct, frozen=True):
     reads: frozenset[Names]
     """The paths whose values, with all that is below them, may decide the result."""
     present: frozenset[Path]
-    """The paths of which only it decides whether they have a value, as in `user.{id: id}`."""
+    """The paths that matter only by having a value or none, as in `user.{id: id}`."""
     gives: frozenset[Names]
     """The paths whose value, as it stands, may be the result."""
 

@@ -134,7 +134,7 @@ def _check_together(fields: list[Field]) -> None:
 
 
 def shared_source(outer: Field, inner: Field) -> tuple[str, str] | None:
-    """Return a source of each field, the first of which holds the second; None: no pair."""
+    """Return a source of each field so that the first holds the second; None: no pair."""
     beside = read_of_message(outer)
     pairs = ((one, other) for one in outer.body_sources for other in inner.body_sources)
     found = next((pair for pair in pairs if source_paths.contains(*pair)), None)

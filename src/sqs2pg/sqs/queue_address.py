@@ -1,7 +1,7 @@
 """Queue addresses: what `source.queue` may be, and whether it agrees with the client's endpoint.
 
 A name or an ARN is looked up. A URL is used as it is: SQS reads the queue from its path, and
-requests go to the client's endpoint. So a URL of another host would be a wish that nobody heeds,
+requests go to the client's endpoint. So a URL of another host would be a wish that nobody grants,
 and is refused. No I/O.
 """
 

@@ -32,7 +32,7 @@ class Liveness:
         """time.monotonic() of the last batch that was committed, that failed, or that was begun
         while no other was under way."""
         self.settled = -math.inf
-        """time.monotonic() of the last batch of which a message was settled."""
+        """time.monotonic() when a message of a batch was last settled."""
         self.paused = False
         """Whether receiving is paused because the database is away."""
         self.pipeline_paused = False

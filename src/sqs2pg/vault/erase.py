@@ -275,14 +275,14 @@ class Eraser:
         pseudonyms = {subject.hex: pseudonym for subject, pseudonym in found}
         left: dict[str, int] = {}
         for target in self._targets:
-            spelt = spellings(target, subjects)
+            spelled = spellings(target, subjects)
             people = [
                 Person(subjects[id_], spelling, random_id(target, pseudonyms[subjects[id_]]))
-                for id_, spelling in spelt
+                for id_, spelling in spelled
             ]
             deletes = self._rows.deletes(target)
             mark = target.keys.person if deletes and target.keys else None
-            marks = {spelling: mark(id_) for id_, spelling in spelt} if mark else NO_MARKS
+            marks = {spelling: mark(id_) for id_, spelling in spelled} if mark else NO_MARKS
             note = self._count_deleted if deletes else self._count_changed
             remaining = await self._rows.erase(target, people, note, marks)
             for subject, count in remaining.items():

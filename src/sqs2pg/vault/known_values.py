@@ -27,7 +27,7 @@ others."""
 
 
 class Unknown(Protocol):
-    """Records of a part of which a value may have to be stored."""
+    """Records of a part, each with a value that may have to be stored."""
 
     @property
     def records(self) -> list[int]:
@@ -140,7 +140,7 @@ class HashedValues:
         return found
 
     def learn(self, stored: bytes) -> None:
-        """Drop the records of which all values are stored, as the transaction's hashes say.
+        """Drop the records whose values are all stored, as the transaction's hashes say.
 
         They are remembered with the others: what it has read may be its own.
         """

@@ -276,7 +276,7 @@ def _change_whole(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -
 
 
 def _change(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
-    """Return the statement that changes the rows of a range of which any column is in the map."""
+    """Return the statement that changes the rows of a range that have a token of the map."""
     names = [quote_identifier(column.name) for column in columns]
     mapped = [f"m{number}.new_token" for number in range(len(names))]
     return _CHANGE.format(

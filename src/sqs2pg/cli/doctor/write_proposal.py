@@ -141,7 +141,7 @@ def _drop(one: Proposed, why: str) -> None:
 
 
 def _fill_empty(proposal: Proposal) -> None:
-    """Give a table of which no column is left the message's id: without fields it has others."""
+    """Give a table the message's id if no column is left: without fields it would have others."""
     for table in proposal.tables:
         if not any("column" in one.field and not one.left_out for one in table.fields):
             note = "nothing else of the messages is kept"

@@ -680,7 +680,7 @@ BEGIN
 END
 $$;
 
--- The targets of which a digest is kept, for `verify --deep`: `migrate` writes it from the settings. A
+-- The targets whose digest is kept, for `verify --deep`: `migrate` writes it from the settings. A
 -- row's digest is the first 8 bytes of SHA-256 over the secret and the row's columns; that of a table
 -- is the sum of its rows', in whatever order they came. Nobody but the owner reads the secret.
 CREATE TABLE sqs2pg.digest (
