@@ -49,7 +49,7 @@ PURE |= {"keys.aead", "keys.derive", "keys.hmac_state", "keys.keyring", "keys.se
 PURE |= {"settings.fields", "settings.mask_rules", "settings.source_paths", "settings.sections"}
 PURE |= {"settings.expressions", "settings.expression_rules", "settings.routes"}
 PURE |= {"settings.time_zones", "settings.write_modes", "settings.write_rules"}
-PURE |= {"settings.staged_fields", "settings.when"}
+PURE |= {"settings.process_sections", "settings.staged_fields", "settings.when"}
 IMPURE = {"mask.brute_force"}
 """Beside pure ones: measures how fast this machine hashes."""
 # A list of what is allowed, so that no new way of doing I/O slips in. Names, where given, are all

@@ -38,19 +38,21 @@ from sqs2pg.settings.pipelines import (
     load_pipelines,
     pick,
 )
-from sqs2pg.settings.routes import Filter, Target
-from sqs2pg.settings.rules import cross_check
-from sqs2pg.settings.sections import (
+from sqs2pg.settings.process_sections import (
     CONNECTIONS_MAX,
     DEFAULT_BIND,
     IN_FLIGHT_BYTES_MAX,
-    LedgerSettings,
     ProcessSettings,
+    StatusSettings,
+    TelemetrySettings,
+)
+from sqs2pg.settings.routes import Filter, Target
+from sqs2pg.settings.rules import cross_check
+from sqs2pg.settings.sections import (
+    LedgerSettings,
     Settings,
     SinkSettings,
     SourceSettings,
-    StatusSettings,
-    TelemetrySettings,
     write_limit_s,
 )
 from sqs2pg.settings.when import When

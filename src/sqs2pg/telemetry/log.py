@@ -25,7 +25,7 @@ from sqs2pg.telemetry.log_sampling import RepeatLimiter
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
-    from sqs2pg.settings.sections import LogSettings
+    from sqs2pg.settings.process_sections import LogSettings
 
 # What a log line may contain: codes, counts, names from settings or catalog, times. Adding to this
 # list is a decision about personal data: see docs/decisions.
