@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -193,12 +195,32 @@ def terminal_text(text: str) -> str:
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on uvloop; return its result."""
     try:
-        import uvloop
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with _runner() as runner:
             return runner.run(work)
     finally:
         work.close()  # Ctrl-C may come before it has begun: Python would warn of it
+
+
+@contextmanager
+def _runner() -> Iterator[asyncio.Runner]:
+    """Yield a runner on uvloop. Ctrl-C while its loop is made counts once the loop can be closed.
+
+    Else the loop would stay open, and uvloop would log that as an error.
+    """
+    import uvloop
+
+    interrupts: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    is_held = in_main and handler is signal.default_int_handler
+    if is_held:
+        signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if is_held:
+            signal.signal(signal.SIGINT, handler)
+        if interrupts:
+            raise KeyboardInterrupt
+        yield runner
 
 
 @contextmanager
