@@ -17,7 +17,7 @@ NAMES = {
     "device": "imei idfa android_id fingerprint serialNumber",
     "user_agent": "user_agent userAgent HTTPUserAgent ua",
     "location": "lat geo.lon longitude coordinates geohash gps_position",
-    "name": "first_name lastName fullName surname name contact customer.name contacts.name "
+    "name": "nick first_name lastName fullName surname name contact customer.name contacts.name "
     "cardholder username author_name",
     "birth": "dob birthday birth_date dateOfBirth",
     "address": "address street shipping.city billing.state zip postal_code address_line1 "
@@ -44,7 +44,7 @@ VALUES = {
                "sid=abc123; theme=dark", "postgresql://etl:secret@db/x", "AKIAIOSFODNN7EXAMPLE",
                "https://x.example/a?token=abcd1234", "password: hunter2"],
     "user_agent": ["Mozilla/5.0 (X11; Linux) Gecko/20", "curl/8.5.0", "MyApp/3.1 (iPhone; iOS 17)"],
-    "location": ["48.4011, 9.9876", "POINT(9.9 48.4)", "geo:48.4,9.9"],
+    "location": ["48.4011, 9.9876", "48.4,9.9", "[48.4; -9.9]", "POINT(9.9 48.4)", "geo:48.4,9.9"],
 }  # fmt: skip
 NO_VALUES = [
     "", "12:30:45", "2026-03-01T12:00:00Z", "order 2026-03-01 12:30 ok", "1.50", "2.3.0", "A-17",

@@ -91,6 +91,23 @@ def test_what_looks_personal_is_masked_or_dropped(name: str, value: Any, mask: s
     assert field.get("mask", "keep") == mask
 
 
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("ann@mail.example", "email"),
+        ("mailto:ann@mail.example", None),
+        ("https://mail.example/?to=ann@mail.example", None),
+        ("ann@mail.example,bob@mail.example", None),
+        ("Ann <ann@mail.example>", None),
+        ("198.51.100.7", "ip"),
+        ("198.51.100.7:443", None),
+        ("198.51.100.7, 198.51.100.8", None),
+    ],
+)
+def test_only_an_address_alone_has_its_kind(value: str, kind: str | None) -> None:
+    assert fields_of(*five(origin=value))["origin"].get("kind") == kind
+
+
 @pytest.mark.parametrize("other", [True, False, None, "bob@example.org"])
 def test_a_personal_field_is_masked_whatever_else_it_holds(other: Any) -> None:
     documents = [{"key": 1, "email": "ann@example.org"}, {"key": 1, "email": other}]

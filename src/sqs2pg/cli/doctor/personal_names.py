@@ -85,7 +85,7 @@ _LAST: tuple[tuple[Category, str], ...] = (
             r"(.+_)?(user|customer|person|patient|contact|member|guest|employee|owner|recipient|sender|"
             r"author|buyer|seller|passenger|driver|student|subscriber|client|applicant|cardholder|"
             r"billing|shipping|nominee|parent|spouse)_?name|contact(_?person)?|login|surname|handle|"
-            r"signature|salutation"
+            r"signature|salutation|nick"
         ),
     ),
     (

@@ -67,7 +67,8 @@ _USER_AGENT = re.compile(
     r"|\A[\w.-]+/\d[\w.]* \([^)]*\)|(?:AppleWebKit|Gecko|Chrome|Safari|Darwin)/[\d.]+"
 )
 _LOCATION = re.compile(
-    r"\A\(?\s*-?\d{1,2}\.\d{3,}\s*[,; ]\s*-?\d{1,3}\.\d{3,}\s*\)?\Z"
+    r"\A[(\[]?\s*-?\d{1,2}\.\d{3,}\s*[,; ]\s*-?\d{1,3}\.\d{3,}\s*[)\]]?\Z"
+    r"|\A[(\[]?\s*-?\d{1,2}\.\d+\s*[,;]\s*-?\d{1,3}\.\d+\s*[)\]]?\Z"  # a town is enough
     r"|\Ageo:-?\d|\A(?:SRID=\d+;)?POINT ?\(|\d{1,3}°\s?\d"
 )
 # Length of an IBAN by its country: SWIFT, IBAN registry.
@@ -100,6 +101,19 @@ def categories(value: str) -> set[Category]:
     """Return what a text shows by itself, also somewhere inside it."""
     text = value[:TEXT_MAX]
     return set(_found(text)) if any(c.isdigit() or c in "@=:/{" for c in text) else set()
+
+
+def is_alone(value: str) -> bool:
+    """Whether a text is one address, of mail or IP, with nothing beside it."""
+    return bool(_EMAIL.fullmatch(value)) or _is_ip(value)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
 
 
 def _found(text: str) -> Iterator[Category]:

@@ -114,7 +114,7 @@ def _masked(field: dict[str, Any], shape: Shape, stands_for: Category, *, named:
 def _kind(shape: Shape) -> str:
     """Return the kind whose canonical form every value has."""
     whole = shape.kinds.keys() <= {"text", "null"} and not shape.prose
-    if not whole or shape.forms["text: empty"]:
+    if not whole or shape.beside or shape.forms["text: empty"]:
         return _NO_KIND
     for kind in ("ip", "email"):
         if shape.personal[kind] == shape.kinds["text"] and len(shape.personal) == 1:

@@ -65,6 +65,8 @@ class Shape(msgspec.Struct):
     """What texts and numbers look like by themselves."""
     prose: int = 0
     """Texts of several words."""
+    beside: int = 0
+    """Texts that are no address, or hold more than one address."""
     versions: int = 0
     """Texts such as 2.3.0, 2.3 and 2."""
     epochs: set[str] = msgspec.field(default_factory=lambda: set(EPOCHS))
@@ -191,6 +193,7 @@ def _add_text(shape: Shape, value: str, depth: int) -> None:
         return
     words = [word for word in value.split() if any(map(str.isalpha, word))]
     shape.prose += len(words) > 2
+    shape.beside += not personal_values.is_alone(value)
     shape.personal.update(personal_values.categories(value))
     if value[:1] in ("{", "[") and depth < DEPTH_MAX and len(value) <= personal_values.TEXT_MAX:
         shape.personal.update(set(_in_json(value)))
