@@ -269,7 +269,7 @@ RUNNERS = _in(
         "aws_lambda",
         "return self._remaining_s() <= self._margin_s",
         "return False",
-        "acceptance/test_aws_lambda",
+        "unit/runners/test_aws_lambda",
     ),
     (
         "a fleet shrinks at once",
