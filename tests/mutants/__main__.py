@@ -70,7 +70,8 @@ def tests_reaching(
     for file, text in sound.items():
         if (copy.root / file).read_text(encoding="utf-8") != text:
             copy.write(file, text)
-    print(f"{ran.by} in {ran.seconds:.0f} s for {' '.join(folders)}; without {sorted(ran.failed)}")
+    failed = sorted(ran.failed)
+    print(f"{ran.by} in {ran.seconds:.0f} s: {' '.join(folders)}; without {failed}", flush=True)
     reached = {number: tests - ran.failed for number, tests in reached_by(notes).items()}
     shutil.rmtree(notes, ignore_errors=True)
     places = Counter(test for tests in reached.values() for test in tests)
