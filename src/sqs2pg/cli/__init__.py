@@ -38,15 +38,15 @@ COMMANDS = {
     "resume": "Let the workers of a paused pipeline receive again.",
     "reveal": "Open one masked value, or one person's, for a recorded reason.",
     "forget": "Erase a person: keys, values, tokens and quarantined bodies.",
-    "keys": "Make and list the keys that mask values.",
-    "init": "Propose a settings file from a table or from messages of the queue.",
+    "keys": "Make, list and rotate the keys that mask values.",
+    "init": "Propose a settings file from a table, messages of the queue or an archive.",
     "partition": "Partitions of a target: attach, drop, and convert a plain table online.",
-    "backfill": "Write archived JSON lines, from files or S3, and resume exactly.",
+    "backfill": "Write archived records, from files or S3, and resume exactly.",
     "bench": "Measure throughput and CPU on this machine, in a few minutes.",
     "top": "Attach to a running pipeline by its status address.",
     "tap": "Watch a sample of the masked rows that a running pipeline writes.",
     "support-bundle": "Collect what is safe to attach to a public issue.",
-    "config": "Show the effective settings, or their JSON Schema.",
+    "config": "Show or test the settings, or print their JSON Schema.",
 }
 
 

@@ -38,7 +38,7 @@ _SECRET = re.compile(r"password|secret|token|scram_(client|server)_key")
 
 @click.group(cls=CommandGroup)
 def config() -> None:
-    """Show the effective settings or their JSON Schema; test the mapping's examples."""
+    """Show or test the settings, or print their JSON Schema."""
 
 
 @config.command()

@@ -50,7 +50,7 @@ def init(
     queue: str | None,
     output: Path | None,
 ) -> None:
-    """Propose a settings file from an existing table or from messages of the queue."""
+    """Propose a settings file from a table, messages of the queue or an archive."""
     if from_table is None and sample is None:
         raise click.UsageError("give --from-table T, or --sample N, or both")
     if output is not None and output.exists():

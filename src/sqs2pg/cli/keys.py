@@ -32,7 +32,7 @@ from sqs2pg.settings import Field, Settings
 
 @click.group(cls=CommandGroup)
 def keys() -> None:
-    """Make and list the keys that mask values."""
+    """Make, list and rotate the keys that mask values."""
 
 
 keys.add_command(keys_rotation.rewrap)
