@@ -8,7 +8,7 @@ import signal
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import click
 import msgspec
@@ -24,14 +24,13 @@ from sqs2pg.cli.options import (
 )
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import FatalFault
-from sqs2pg.settings import Settings
+from sqs2pg.settings import ArchiveFormat, Settings
 
 if TYPE_CHECKING:
     from sqs2pg.pipeline.backfill import Done
     from sqs2pg.runners.backfill_workers import WorkerPipes
     from sqs2pg.sqs.s3 import ObjectStore
 
-ArchiveFormat = Literal["auto", "json", "csv", "parquet", "space"]
 STDIN = "-"
 WORKERS_MAX = 64
 """Each has two connections to PostgreSQL, and an archive in memory only in part."""
@@ -49,7 +48,7 @@ WORKERS_MAX = 64
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["auto", "json", "csv", "parquet", "space"]),
+    type=click.Choice(get_args(ArchiveFormat)),
     help="Else archive.format; `auto`: by the first bytes; CSV by its name.",
 )
 @click.option(

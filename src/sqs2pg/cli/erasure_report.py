@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sqs2pg.cli.options import counted
+from sqs2pg.cli.options import counted, listed
 from sqs2pg.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def text(report: Erased, settings: Settings, lines: list[int], *, dry_run: bool)
 def _on(lines: list[int]) -> str:
     if not lines:
         return ""
-    shown = ", ".join(map(str, lines[:LINES_SHOWN_MAX]))
-    more = f" and {len(lines) - LINES_SHOWN_MAX:,} more" if len(lines) > LINES_SHOWN_MAX else ""
-    return f" (line{'s' if len(lines) > 1 else ''} {shown}{more})"
+    return f" (line{'s' if len(lines) > 1 else ''} {listed(lines, LINES_SHOWN_MAX)})"
 
 
 def _until(report: Erased, settings: Settings) -> str | None:

@@ -12,6 +12,7 @@ from sqs2pg.cli.options import (
     config_option,
     counted,
     json_option,
+    listed,
     load_settings,
     print_json,
     run_async,
@@ -83,10 +84,9 @@ def rekey(config: Path | None, as_json: bool) -> None:
 
 def _print_damaged(references: list[str]) -> None:
     if references:
-        more = f" and {len(references) - SHOWN_MAX:,} more" if len(references) > SHOWN_MAX else ""
         print(
             f"{len(references):,} data keys do not open and were left: subject "
-            f"{', '.join(references[:SHOWN_MAX])}{more}. Restore their rows of pii.subject_key "
+            f"{listed(references, SHOWN_MAX)}. Restore their rows of pii.subject_key "
             "from a backup, or erase those people"
         )
 

@@ -176,6 +176,12 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
+def listed(names: Sequence[object], most: int) -> str:
+    """Return the names with commas, of more than `most` the first and a count of the others."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield each row as one line, its columns in line with the others', nothing cut or wrapped."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

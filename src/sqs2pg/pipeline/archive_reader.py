@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Literal, NamedTuple
+from typing import IO, NamedTuple
 
 from sqs2pg.errors import PermanentFault, SettingsError
 from sqs2pg.mapping.envelope.first_bytes import format_of
@@ -58,11 +58,10 @@ from sqs2pg.pipeline.archive_parquet import split_parquet
 from sqs2pg.pipeline.archive_space import split_space
 from sqs2pg.pipeline.archive_stdin import NAME as STDIN
 from sqs2pg.pipeline.archive_stdin import Spool
+from sqs2pg.settings import ArchiveFormat
 
 _COPIES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
 """What compressors append to the name of the file that they leave or replace."""
-
-ArchiveFormat = Literal["auto", "json", "csv", "parquet", "space"]
 
 
 class Archive(NamedTuple):

@@ -35,7 +35,6 @@ from sqs2pg.pipeline.archive_reader import (
     ANY_FORM,
     Archive,
     ArchiveForm,
-    ArchiveFormat,
     Reader,
 )
 from sqs2pg.pipeline.backoff import backoff_s
@@ -44,6 +43,7 @@ from sqs2pg.pipeline.refusals import PROBE_TIMEOUT_S
 from sqs2pg.pipeline.refused_lines import REFUSED_MAX, RefusedLines, log_left
 from sqs2pg.postgres.backfill_progress import BackfillProgress
 from sqs2pg.postgres.connection import Session
+from sqs2pg.settings import ArchiveFormat
 from sqs2pg.vault.crypto import OF_A_PERSON
 
 TRIES_MAX = 12

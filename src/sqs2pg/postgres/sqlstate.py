@@ -93,7 +93,7 @@ _REFUSALS = (
         fault=lambda where: FatalFault(
             f"PostgreSQL at {where} refused the login",
             code="postgres_28000",
-            hint="check user and password (sink.dsn, DATABASE_URL, PGPASSWORD, ~/.pgpass)",
+            hint=hint_of("28000"),
         ),
     ),
     _Refusal(

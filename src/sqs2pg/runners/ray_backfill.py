@@ -27,11 +27,11 @@ import structlog
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.pipeline import archive_reader
 from sqs2pg.pipeline.archive_objects import Objects
-from sqs2pg.pipeline.archive_reader import Archive, ArchiveFormat
+from sqs2pg.pipeline.archive_reader import Archive
 from sqs2pg.pipeline.backfill import ROWS, Backfill, Done
 from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.runners.ray_fleet import answer_of, as_fault, fault_of, fingerprint, library, load_as
-from sqs2pg.settings import Settings
+from sqs2pg.settings import ArchiveFormat, Settings
 from sqs2pg.sqs.s3 import ObjectStore
 from sqs2pg.telemetry import log
 

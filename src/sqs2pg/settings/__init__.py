@@ -49,6 +49,7 @@ from sqs2pg.settings.process_sections import (
 from sqs2pg.settings.routes import Filter, Target
 from sqs2pg.settings.rules import cross_check
 from sqs2pg.settings.sections import (
+    ArchiveFormat,
     LedgerSettings,
     Settings,
     SinkSettings,
@@ -71,6 +72,7 @@ __all__ = [
     "RECORD_INDEX",
     "SYSTEM",
     "USER_LOGINS",
+    "ArchiveFormat",
     "EnvelopeSettings",
     "Example",
     "Field",

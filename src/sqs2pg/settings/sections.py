@@ -234,11 +234,14 @@ class LedgerSettings(Section, frozen=True):
     ] = ""
 
 
+ArchiveFormat = Literal["auto", "json", "csv", "parquet", "space"]
+
+
 class ArchiveSettings(Section, frozen=True):
     """`[archive]`: what cannot be told from the bytes of archives and of objects in S3."""
 
     format: Annotated[
-        Literal["auto", "json", "csv", "parquet", "space"],
+        ArchiveFormat,
         Meta(
             description="auto: by the first bytes, CSV by its name; space: fields separated by "
             "spaces, as in VPC flow logs and the access logs of load balancers"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqs2pg.cli.doctor.context import Context, NotChecked
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
+from sqs2pg.cli.options import listed
 from sqs2pg.errors import SettingsError, TransientFault
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.state_catalog import read_merge
@@ -140,8 +141,7 @@ async def _updates(context: Context, name: str, target: Target) -> list[Finding]
         remedies.append(f"DROP INDEX {index}, unless queries need it")
     full = [table for (table,) in await context.query(_FULL, [table, table])]
     if full:
-        more = f" and {len(full) - _NAMED_MAX} more" if len(full) > _NAMED_MAX else ""
-        why.append(f"{', '.join(full[:_NAMED_MAX])}{more} has fillfactor 100")
+        why.append(f"{listed(full, _NAMED_MAX)} has fillfactor 100")
         remedies += [f"ALTER TABLE {one} SET (fillfactor = {_FILL})" for one in full[:_NAMED_MAX]]
     if not why:
         return []

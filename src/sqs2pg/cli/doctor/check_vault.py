@@ -6,6 +6,7 @@ import time
 
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok
+from sqs2pg.cli.options import listed
 from sqs2pg.vault.batching import FIRST_SUBJECT
 from sqs2pg.vault.crypto import KeyEncryptionKeys, SubjectKeyFault
 
@@ -43,12 +44,11 @@ async def check_subject_keys(context: Context) -> list[Finding]:
             break
     if not damaged:
         return [ok(name, f"{tried:,} data keys tried, all open")]
-    more = f" and {len(damaged) - NAMED_MAX:,} more" if len(damaged) > NAMED_MAX else ""
     return [
         fail(
             name,
             f"{len(damaged):,} of {tried:,} data keys do not open: subject "
-            f"{', '.join(damaged[:NAMED_MAX])}{more}",
+            f"{listed(damaged, NAMED_MAX)}",
             "messages about these people are held. Restore their rows of pii.subject_key from a "
             "backup, add a vault root that is missing, or erase them",
         )
