@@ -367,8 +367,8 @@ SQS = _in(
     (
         "an answer without counts is an empty queue",
         "queue",
-        "visible, in_flight, delayed = read_counts(answer, names)",
-        "visible, in_flight, delayed = [int(answer.get(name, 0)) for name in names]",
+        "visible, in_flight, delayed = read_counts(answer, _COUNTS)",
+        "visible, in_flight, delayed = [int(answer.get(name, 0)) for name in _COUNTS]",
         "integration/test_consumer",
     ),
     (
