@@ -23,6 +23,7 @@ from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.compile_subjects import person_columns_of, recoverable_columns, references_of
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
+from sqs2pg.vault.batching import wait_for_batches
 from sqs2pg.vault.crypto import key_encryption_key, open_value, unwrap_data_key
 from sqs2pg.vault.erase import Eraser
 from sqs2pg.vault.reference_key import reference_key
@@ -191,6 +192,49 @@ async def test_rewrap_waits_for_batches_that_began_under_the_old_root(
         assert (await work).rewrapped == 1
     assert rows(database, "SELECT DISTINCT key_version FROM pii.subject_key") == [(2,)]
     assert assert_every_value_opens(chosen, database) == 6
+
+
+@pytest.mark.parametrize("level", ["off", "on"])
+async def test_what_a_run_before_left_is_on_disk_before_another_counts_it_as_done(
+    chosen: Settings, database: str, level: str
+) -> None:
+    """Batches do not wait for the disk: a run that is killed may leave commits behind that a crash
+    takes.
+    """
+    name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
+    rows(database, f'ALTER DATABASE "{name}" SET synchronous_commit = {level}')
+    with psycopg.connect(database, autocommit=True) as before:
+        before.execute("SET synchronous_commit = off")
+        before.execute("UPDATE pii.subject_key SET key_version = key_version + 0")
+        [(written,)] = before.execute("SELECT pg_current_wal_insert_lsn()").fetchall()
+        async with opened(chosen) as session:
+            await wait_for_batches(session)
+        flushed = "SELECT pg_current_wal_flush_lsn() >= %s::pg_lsn"
+        assert before.execute(flushed, [written]).fetchall() == [(True,)]
+
+
+@pytest.mark.parametrize("series", ["vault", "pseudonym"])
+async def test_what_a_rotation_has_done_is_on_disk_at_its_end(
+    chosen: Settings, database: str, series: str
+) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
+    rows(database, f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    rotate(chosen, database, series)
+    rows(
+        database,
+        "CREATE TABLE last (at pg_lsn); INSERT INTO last VALUES ('0/0');"
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE public.last SET at = pg_current_wal_insert_lsn(); RETURN NULL; END $$",
+    )
+    for table in ("pii.subject_key", "pii.value", "user_logins"):
+        rows(
+            database,
+            f"CREATE CONSTRAINT TRIGGER note AFTER UPDATE ON {table} DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+    await (rewrap(chosen) if series == "vault" else rekey(chosen))
+    noted = "SELECT at <> '0/0', pg_current_wal_flush_lsn() > at FROM last"
+    assert rows(database, noted) == [(True, True)]
 
 
 async def test_a_worker_takes_up_another_vault_root_with_its_next_batch(

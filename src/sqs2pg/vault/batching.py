@@ -3,6 +3,10 @@
 A batch is one transaction. An erasure waits for it, and ingest waits behind the erasure. So the
 size of a batch follows the clock: it grows while batches are quick, to save commits, and shrinks
 where the machine is slow. Several sessions have batches at once.
+
+A batch does not wait until its commit is on disk: the server flushes commits in their order, so a
+crash takes only the last ones, which the next run does again. `wait_for_batches` flushes what a run
+before left, and the record at a run's end, which is durable, flushes what it did itself.
 """
 
 from __future__ import annotations
@@ -18,11 +22,11 @@ BATCH_ROWS_MAX = 20_000
 BATCH_S = 1.0
 """How long a batch should take, roughly: between half of it and twice."""
 
-SHARED = f"""SELECT {DURABLE}, set_config('row_security', 'off', true),
-       set_config('sqs2pg.batch', 'on', true), set_config('jit', 'off', true),
-       pii.lock_shared()"""
-"""Opens a batch of a rotation: durable, and never while a person is being erased. A query that a
-policy of row security would narrow fails, instead of finding fewer rows."""
+SHARED = """SELECT set_config('synchronous_commit', 'off', true),
+       set_config('row_security', 'off', true), set_config('sqs2pg.batch', 'on', true),
+       set_config('jit', 'off', true), pii.lock_shared()"""
+"""Opens a batch of a rotation: never while a person is being erased. A query that a policy of row
+security would narrow fails, instead of finding fewer rows."""
 BY_INDEX = ", ".join(
     f"set_config('enable_{way}', 'off', true)"
     for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
@@ -32,13 +36,17 @@ address on, and joined by the indexes, whatever the planner thinks of a LIMIT.""
 FIRST_SUBJECT = "00000000-0000-0000-0000-000000000000"
 
 
+# A commit that has written something waits for the disk, and so for all commits before it.
+_FLUSH = f"SELECT {DURABLE}, pg_catalog.pg_logical_emit_message(true, 'sqs2pg', '')"
+
+
 async def wait_for_batches(session: Session) -> None:
     """Wait for the batches of ingest that have begun; later ones read the active versions of now.
 
-    Otherwise a batch under the old version could commit after the last search for such rows. Raises
-    psycopg.Error.
+    Otherwise a batch under the old version could commit after the last search for such rows. What
+    was committed before is on disk afterwards: it counts as done. Raises psycopg.Error.
     """
-    async with session.transaction(mode=READ_COMMITTED) as transaction:
+    async with session.transaction(_FLUSH, mode=READ_COMMITTED) as transaction:
         await transaction.commit("SELECT pii.lock_alone()")
 
 

@@ -18,7 +18,7 @@ import msgspec
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
 from sqs2pg.postgres.binary_arrays import address_text, binary_row
-from sqs2pg.postgres.connection import READ_COMMITTED, Session
+from sqs2pg.postgres.connection import DURABLE, READ_COMMITTED, Session
 from sqs2pg.postgres.key_registry import refuse_missing_root
 from sqs2pg.postgres.sqlstate import explained
 from sqs2pg.vault.batching import (
@@ -123,7 +123,7 @@ class Rewrapper:
 
     async def _reference_key(self) -> None:
         session, active = self._session, f"vault:{self._version}"
-        async with session.transaction(SHARED, mode=READ_COMMITTED):
+        async with session.transaction(f"{SHARED}, {DURABLE}", mode=READ_COMMITTED):
             [(wrapped, label)] = await session.execute(_REFERENCE)
             if wrapped is not None and label != active:
                 key = unwrap_reference_key(kek_of_label(self._keyring, label), wrapped)
