@@ -8,7 +8,8 @@
 #include "sha256.h"
 #include "vault_rows.h"
 
-enum { PLAIN_HEAD = 1 + AEAD_NONCE_BYTES, FIELDS_OF_A_ROW = 6 };
+enum { PLAIN_HEAD = 1 + AEAD_NONCE_BYTES, FIELDS_OF_A_ROW = 5, FIELDS_OF_A_PAIR = 2 };
+enum { TOKEN_DIGITS = 32, VERSION_DIGITS_MAX = 4 };
 
 enum {
     ADDRESS,
@@ -20,6 +21,7 @@ enum {
     FIELD,
     TOKEN,
     SEALED,
+    MAPPED,
     VALUE_COLUMNS
 };
 
@@ -45,13 +47,21 @@ struct renew {
     PyObject *pseudonyms; /* by field */
     PyObject *remask;
     struct mask *masks; /* by field; MASK_NONE: Python makes all new tokens */
-    struct sealed_value *values;
+    struct sealed_value *values; /* those that have a token of the old form */
+    Py_ssize_t kept;             /* how many these are */
+    const struct sealed_value **pairs;
     struct person *people; /* by row */
     struct aead *aead;
-    struct text aad, plain, tokens, out, sealed;
+    struct text aad, plain, tokens, out, map, sealed;
     Py_ssize_t left; /* values that Python masks */
     long long moved;
 };
+
+static int compare_texts(struct slice one, struct slice other)
+{
+    int order = memcmp(one.at, other.at, one.len < other.len ? one.len : other.len);
+    return order ? order : (one.len > other.len) - (one.len < other.len);
+}
 
 /* By person and field; those of one as they came. */
 static int by_person(const void *a, const void *b)
@@ -72,12 +82,8 @@ static int by_new_token(const void *a, const void *b)
         order = memcmp(one->subject.at, other->subject.at, REFERENCE_BYTES);
     if (order == 0)
         order = (one->field > other->field) - (one->field < other->field);
-    if (order == 0 && one->renewed.at != NULL) {
-        uint32_t len = one->renewed.len < other->renewed.len ? one->renewed.len : other->renewed.len;
-        order = memcmp(one->renewed.at, other->renewed.at, len);
-        if (order == 0)
-            order = (one->renewed.len > other->renewed.len) - (one->renewed.len < other->renewed.len);
-    }
+    if (order == 0 && one->renewed.at != NULL)
+        order = compare_texts(one->renewed, other->renewed);
     return order ? order : (one->row > other->row) - (one->row < other->row);
 }
 
@@ -138,8 +144,8 @@ static enum result open_all(struct renew *job)
 {
     enum result result = DONE;
     struct sealed_value *first = NULL; /* of the person */
-    qsort(job->values, (size_t)job->count, sizeof *job->values, by_person);
-    for (Py_ssize_t i = 0; i < job->count && result == DONE; i++) {
+    qsort(job->values, (size_t)job->kept, sizeof *job->values, by_person);
+    for (Py_ssize_t i = 0; i < job->kept && result == DONE; i++) {
         struct sealed_value *one = &job->values[i];
         if (first == NULL || !same_person(first, one)) {
             first = one;
@@ -169,6 +175,9 @@ static enum result seal_value(struct renew *job, const struct sealed_value *one)
                : NOT_SEALED;
 }
 
+static const char COPY_HEAD[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0"; /* and the terminating NUL */
+static const char COPY_TAIL[] = {'\377', '\377'};
+
 /* Append a row for COPY. `again`: whether the row before has the same value. */
 static void put_row(struct renew *job, const struct sealed_value *one, int again)
 {
@@ -179,7 +188,6 @@ static void put_row(struct renew *job, const struct sealed_value *one, int again
     text_append(&job->out, FIELDS, sizeof FIELDS);
     text_append_sized(&job->out, address.at, address.len);
     text_append_sized(&job->out, made_by.at, made_by.len);
-    text_append_sized(&job->out, one->token.at, one->token.len);
     text_append_sized(&job->out, one->renewed.at, one->renewed.len);
     text_append_sized(&job->out, job->sealed.at, one->sealed.len);
     text_append_sized(&job->out, &repeated, 1);
@@ -188,13 +196,11 @@ static void put_row(struct renew *job, const struct sealed_value *one, int again
 /* Seal all values that have a new token, and write the rows in their order. */
 static enum result seal_all(struct renew *job)
 {
-    static const char HEAD[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0"; /* and the terminating NUL */
-    static const char TAIL[] = {'\377', '\377'};
     enum result result = DONE;
     const struct sealed_value *before = NULL;
-    qsort(job->values, (size_t)job->count, sizeof *job->values, by_new_token);
-    text_append(&job->out, HEAD, sizeof HEAD);
-    for (Py_ssize_t i = 0; i < job->count && result == DONE; i++) {
+    qsort(job->values, (size_t)job->kept, sizeof *job->values, by_new_token);
+    text_append(&job->out, COPY_HEAD, sizeof COPY_HEAD);
+    for (Py_ssize_t i = 0; i < job->kept && result == DONE; i++) {
         const struct sealed_value *one = &job->values[i];
         if (one->renewed.at == NULL)
             break;
@@ -209,14 +215,46 @@ static enum result seal_all(struct renew *job)
         before = one;
         job->moved++;
     }
-    text_append(&job->out, TAIL, sizeof TAIL);
+    text_append(&job->out, COPY_TAIL, sizeof COPY_TAIL);
     return result == DONE && job->out.failed ? NO_MEMORY : result;
+}
+
+static int by_old_token(const void *a, const void *b)
+{
+    const struct sealed_value *one = *(const struct sealed_value *const *)a;
+    const struct sealed_value *other = *(const struct sealed_value *const *)b;
+    int order = compare_texts(one->token, other->token);
+    return order ? order : (one->row > other->row) - (one->row < other->row);
+}
+
+/* Write the pairs of tokens that the map does not have yet, each once, by old token. */
+static enum result put_pairs(struct renew *job)
+{
+    static const char FIELDS[] = {0, FIELDS_OF_A_PAIR};
+    const struct sealed_value *before = NULL;
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = 0; i < job->moved; i++)
+        if (*job->columns[MAPPED].elements[job->values[i].row].at == 0)
+            job->pairs[count++] = &job->values[i];
+    qsort(job->pairs, (size_t)count, sizeof *job->pairs, by_old_token);
+    text_append(&job->map, COPY_HEAD, sizeof COPY_HEAD);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const struct sealed_value *one = job->pairs[i];
+        if (before != NULL && compare_texts(before->token, one->token) == 0)
+            continue;
+        before = one;
+        text_append(&job->map, FIELDS, sizeof FIELDS);
+        text_append_sized(&job->map, one->token.at, one->token.len);
+        text_append_sized(&job->map, one->renewed.at, one->renewed.len);
+    }
+    text_append(&job->map, COPY_TAIL, sizeof COPY_TAIL);
+    return job->map.failed ? NO_MEMORY : DONE;
 }
 
 /* Make the new tokens that C code can make. */
 static enum result mask_all(struct renew *job)
 {
-    for (Py_ssize_t i = 0; i < job->count; i++) {
+    for (Py_ssize_t i = 0; i < job->kept; i++) {
         struct sealed_value *one = &job->values[i];
         const struct mask *mask = &job->masks[one->field];
         struct value text = {.at = job->plain.at + one->plain, .len = plain_len(one), .is = STRING,
@@ -228,7 +266,7 @@ static enum result mask_all(struct renew *job)
         job->left += one->left;
         one->renewed.len = (uint32_t)(job->tokens.len - one->masked);
     }
-    for (Py_ssize_t i = 0; i < job->count; i++) { /* now that they stay where they are */
+    for (Py_ssize_t i = 0; i < job->kept; i++) { /* now that they stay where they are */
         struct sealed_value *one = &job->values[i];
         one->renewed.at = one->left ? NULL : job->tokens.at + one->masked;
     }
@@ -242,7 +280,7 @@ static PyObject *list_values(const struct renew *job)
     PyObject *fields = PyList_New(job->left), *tokens = PyList_New(job->left),
              *texts = PyList_New(job->left);
     int made = fields != NULL && tokens != NULL && texts != NULL;
-    for (Py_ssize_t i = 0, at = 0; made && i < job->count; i++) {
+    for (Py_ssize_t i = 0, at = 0; made && i < job->kept; i++) {
         const struct sealed_value *one = &job->values[i];
         if (!one->left)
             continue;
@@ -274,7 +312,7 @@ static PyObject *remask_left(struct renew *job)
     Py_XDECREF(lists);
     int made = renewed != NULL &&
                ((PyList_CheckExact(renewed) && PyList_GET_SIZE(renewed) == job->left) || refuse_rows());
-    for (Py_ssize_t i = 0, at = 0; made && i < job->count; i++) {
+    for (Py_ssize_t i = 0, at = 0; made && i < job->kept; i++) {
         if (!job->values[i].left)
             continue;
         PyObject *token = PyList_GET_ITEM(renewed, at++);
@@ -323,14 +361,32 @@ static int read_masks(struct renew *job)
     return 1;
 }
 
-/* Gather the values in one array each; 0 with an exception. */
+/* Whether a token is of the form that pseudonyms have: the same as `OLD` of vault/token_map.py. */
+static int has_old_form(struct slice token)
+{
+    uint32_t at = 1;
+    if (token.len < 2 || token.at[0] != 'v' || token.at[1] == '0')
+        return 0;
+    while (at < token.len && at <= VERSION_DIGITS_MAX && token.at[at] >= '0' && token.at[at] <= '9')
+        at++;
+    if (at == 1 || at + 1 + TOKEN_DIGITS != token.len || token.at[at] != '_')
+        return 0;
+    for (at++; at < token.len; at++)
+        if (!((token.at[at] >= '0' && token.at[at] <= '9') ||
+              (token.at[at] >= 'a' && token.at[at] <= 'f')))
+            return 0;
+    return 1;
+}
+
+/* Gather the values in one array; 0 with an exception. */
 static int gather(struct renew *job)
 {
     struct column *columns = job->columns;
     job->values = PyMem_Calloc((size_t)job->count + 1, sizeof *job->values);
     job->people = PyMem_Calloc((size_t)job->count + 1, sizeof *job->people);
+    job->pairs = PyMem_Calloc((size_t)job->count + 1, sizeof *job->pairs);
     job->aead = aead_new();
-    if (job->values == NULL || job->people == NULL)
+    if (job->values == NULL || job->people == NULL || job->pairs == NULL)
         return PyErr_NoMemory() != NULL;
     if (job->aead == NULL)
         return not_done(NOT_SEALED) != NULL;
@@ -343,11 +399,12 @@ static int gather(struct renew *job)
         uint32_t field = read_number(columns[FIELD].elements[i].at) - 1;
         if (field >= PyTuple_GET_SIZE(job->of_fields))
             return refuse_rows();
-        job->values[i] = (struct sealed_value){.row = i,
-                                        .field = field,
-                                        .subject = columns[SUBJECT].elements[i],
-                                        .sealed = columns[SEALED].elements[i],
-                                        .token = columns[TOKEN].elements[i]};
+        if (has_old_form(columns[TOKEN].elements[i]))
+            job->values[job->kept++] = (struct sealed_value){.row = i,
+                                                             .field = field,
+                                                             .subject = columns[SUBJECT].elements[i],
+                                                             .sealed = columns[SEALED].elements[i],
+                                                             .token = columns[TOKEN].elements[i]};
     }
     return job->drawn.len == job->count * AEAD_NONCE_BYTES || refuse_rows();
 }
@@ -368,10 +425,13 @@ static PyObject *renew(struct renew *job)
         return NULL;
     Py_BEGIN_ALLOW_THREADS;
     result = seal_all(job);
+    if (result == DONE)
+        result = put_pairs(job);
     Py_END_ALLOW_THREADS;
     Py_DECREF(renewed);
     return result == DONE
-               ? Py_BuildValue("Ly#", job->moved, job->out.at, (Py_ssize_t)job->out.len)
+               ? Py_BuildValue("Lny#y#", job->moved, job->kept, job->map.at, (Py_ssize_t)job->map.len,
+                               job->out.at, (Py_ssize_t)job->out.len)
                : not_done(result);
 }
 
@@ -384,6 +444,7 @@ static void forget(struct renew *job)
     PyMem_Free(job->people);
     PyMem_Free(job->masks);
     PyMem_Free(job->values);
+    PyMem_Free(job->pairs);
     PyMem_Free(job->openers);
     forget_columns(job->columns, VALUE_COLUMNS);
     aead_free(job->aead);
@@ -391,6 +452,7 @@ static void forget(struct renew *job)
     text_forget(&job->plain);
     text_forget(&job->tokens);
     text_forget(&job->out);
+    text_forget(&job->map);
     text_forget(&job->sealed);
 }
 
@@ -399,7 +461,7 @@ PyObject *renew_values(PyObject *module, PyObject *args)
     (void)module;
     struct renew job = {.columns = {[ADDRESS].size = ADDRESS_BYTES, [MADE_BY].size = 4,
                                     [SUBJECT].size = REFERENCE_BYTES, [GENERATION].size = 4,
-                                    [VERSION].size = VERSION_BYTES, [FIELD].size = 4}};
+                                    [VERSION].size = VERSION_BYTES, [FIELD].size = 4, [MAPPED].size = 1}};
     struct part rows;
     PyObject *derive, *found = NULL, *known = NULL;
     if (!PyArg_ParseTuple(args, "y#nO(y#O!)O!Oy#", &rows.at, &rows.len, &job.count, &derive,

@@ -23,7 +23,7 @@ import msgspec
 from sqs2pg.errors import FatalFault
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.binary_arrays import FIRST_ADDRESS, address_text, binary_row
+from sqs2pg.postgres.binary_arrays import FIRST_ADDRESS, address_text, binary_copy, binary_row
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.key_registry import refuse_missing_root
@@ -48,47 +48,38 @@ TRIES_MAX = 20
 """Tries of one batch of values. Each fails only because a message has stored one of its values at
 the same moment; the next try finds that value."""
 
-_OLD_VALUE = OLD.format("v.token")
-_COUNT = f"SELECT count(*) FROM pii.value v WHERE v.field = ANY (%s) AND {_OLD_VALUE}"
+_COUNT = f"SELECT count(*) FROM pii.value v WHERE v.field = ANY (%s) AND {OLD.format('v.token')}"
 # A scan of a range of addresses goes in their order; ORDER BY would sort all of it. In another
-# order rows would be left out, and the next pass would take them.
+# order rows would be left out, and the next pass would take them. The form of a token is looked at
+# where the value is opened, which costs less than an expression here. LIMIT has each token looked
+# up in the map by its index: EXISTS may read the whole map for each batch.
 _NEXT = f"""SELECT count(*), max(n.address), string_agg({binary_row(VALUE_SIZES)}, ''::bytea)
 FROM (
     SELECT v.ctid AS address, v.xmin AS made_by, v.subject, v.generation, k.key_version,
-           k.wrapped_key, array_position(%s::text[], v.field) AS number, v.token, v.sealed
+           k.wrapped_key, array_position(%s::text[], v.field) AS number, v.token, v.sealed,
+           (SELECT true FROM pii.token_map m WHERE m.old_token = v.token LIMIT 1) IS NOT NULL
+               AS mapped
     FROM pii.value v
     JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
     WHERE v.ctid > %s::tid AND v.ctid < %s::tid AND v.token_hash BETWEEN %s AND %s
-    AND v.field = ANY (%s) AND {_OLD_VALUE} LIMIT %s) n"""
+    AND v.field = ANY (%s) AND NOT starts_with(v.token, %s) LIMIT %s) n"""
 _PAGES = "SELECT pg_relation_size('pii.value') / current_setting('block_size')::bigint"
-# Both tokens of a value come in by COPY into a temporary table, never as parameters: with them in
-# the server's log, somebody who has the old root could get from a guessed value to its new token.
-_CREATE = """CREATE TEMP TABLE sqs2pg_moved (address tid, made_by xid, old_token text,
-    new_token text, sealed bytea, again boolean,
+# Both tokens of a value come in by COPY, never as parameters: with them in the server's log,
+# somebody who has the old root could get from a guessed value to its new token. The pairs that the
+# map lacks go straight into it. Nobody but another rekey adds what this lane does: then the batch
+# fails, and is read again. They are sorted, so that the index is written page by page.
+_COPY_PAIRS = "COPY pii.token_map (old_token, new_token) FROM STDIN (FORMAT binary)"
+_CREATE = """CREATE TEMP TABLE sqs2pg_moved (address tid, made_by xid, new_token text, sealed bytea,
+    again boolean,
     new_hash bigint GENERATED ALWAYS AS (hashtextextended(new_token, 0)) STORED) ON COMMIT DROP"""
-_COPY = """COPY pg_temp.sqs2pg_moved (address, made_by, old_token, new_token, sealed, again)
+_COPY = """COPY pg_temp.sqs2pg_moved (address, made_by, new_token, sealed, again)
 FROM STDIN (FORMAT binary)"""
 # By address, without a lock: while the erasure lock is held nothing but another rekey changes these
 # rows, and then they have other addresses. Another row may have taken the address since: that one
-# was made by another transaction. The map is sorted, so that its index is written page by page.
-# Nobody but another rekey adds to it what this lane does. So ON CONFLICT, which costs a third more,
-# is for a batch that has failed. LIMIT has each token looked up by the index: without it a batch
-# may read the whole map.
-_MOVE = """WITH mapped AS (
-    INSERT INTO pii.token_map (old_token, new_token)
-    SELECT m.old_token, m.new_token
-    FROM (SELECT DISTINCT ON (old_token COLLATE "C") old_token, new_token
-          FROM pg_temp.sqs2pg_moved ORDER BY old_token COLLATE "C") m
-    LEFT JOIN LATERAL (
-        SELECT true AS known FROM pii.token_map k WHERE k.old_token = m.old_token LIMIT 1) k ON true
-    WHERE k.known IS NULL{or_nothing}),
-changed AS (
-    UPDATE pii.value v SET token = m.new_token, sealed = m.sealed,
-           token_hash = m.new_hash
-    FROM pg_temp.sqs2pg_moved m
-    WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT m.again{unless}
-    RETURNING 1)
-SELECT count(*) FROM changed"""
+# was made by another transaction.
+_MOVE = """UPDATE pii.value v SET token = m.new_token, sealed = m.sealed, token_hash = m.new_hash
+FROM pg_temp.sqs2pg_moved m
+WHERE v.ctid = m.address AND v.xmin = m.made_by AND NOT m.again"""
 # A value whose new token a later message has stored already stays behind, and is removed; so does
 # one that had tokens of two older versions, but for the first. Most batches have none of them, so
 # they are looked for only once a batch has failed for one, and while there are some.
@@ -97,7 +88,6 @@ SELECT count(*) FROM changed"""
 _UNLESS_STORED = """ AND (EXISTS (
         SELECT FROM pii.value o WHERE o.subject = v.subject AND o.field = v.field
         AND o.token_hash = m.new_hash)) IS FALSE"""
-_OR_NOTHING = "\n    ON CONFLICT DO NOTHING"
 _REMOVE = """DELETE FROM pii.value v USING pg_temp.sqs2pg_moved m
 WHERE v.ctid = m.address AND v.xmin = m.made_by"""
 _MAP_ROWS = "SELECT count(*) FROM pii.token_map"
@@ -107,13 +97,6 @@ def hash_ranges(count: int) -> list[tuple[int, int]]:
     """Return so many ranges that the hashes of tokens fall into, with both ends."""
     bounds = [2**64 * number // count - 2**63 for number in range(count + 1)]
     return [(first, after - 1) for first, after in pairwise(bounds)]
-
-
-def _move(*, look_for_stored: bool) -> str:
-    """Return the statement that changes a batch. `look_for_stored`: one has failed."""
-    if look_for_stored:
-        return _MOVE.format(unless=_UNLESS_STORED, or_nothing=_OR_NOTHING)
-    return _MOVE.format(unless="", or_nothing="")
 
 
 class Rekeyed(msgspec.Struct):
@@ -200,7 +183,8 @@ class Rekeyer:
         try:
             with explained():
                 async with self._session.transaction(SHARED, _CREATE) as transaction:
-                    await self._session.execute(_move(look_for_stored=True))
+                    await self._session.copy(_COPY_PAIRS, binary_copy(()))
+                    await self._session.execute(_MOVE + _UNLESS_STORED)
                     await self._session.execute(_REMOVE)
                     await transaction.rollback()
                 for table in self._map.tables:
@@ -276,30 +260,32 @@ class _Lane:
         the end.
         """
         session, fields = self._session, self._work.fields
-        began, size, moved = time.monotonic(), self._batch_size.rows, 0
+        began, size, moved, old = time.monotonic(), self._batch_size.rows, 0, 0
         opening = f"{SHARED}, {BY_INDEX}", _CREATE
         async with session.transaction(*opening, mode=READ_COMMITTED):
             values = fields, after, end, *self._hashes, fields, self._work.current, size
             [(count, last, rows)] = await session.execute(_NEXT, values, binary=True)
             if count:
                 done = await asyncio.to_thread(self._renewer.renew, rows, count)
-                moved = done.moved
+                moved, old = done.moved, done.old
                 for fault in done.faults:
                     await refuse_missing_root(session, self._keyring, "vault", fault.root)
                     self._work.damaged.add(fault.subject)
                 await self._move(done)
         self._work.report.values += moved
-        self._work.report.values_damaged += count - moved
+        self._work.report.values_damaged += old - moved
         if count < size:
             return None
         self._batch_size.observe(time.monotonic() - began)
         return address_text(last)
 
     async def _move(self, done: RenewedValues) -> None:
+        """Write a batch. Raises psycopg.Error."""
         if done.moved:
+            await self._session.copy(_COPY_PAIRS, done.pairs)
             await self._session.copy(_COPY, done.rows)
-            statement = _move(look_for_stored=self._look_for_stored)
-            [(changed,)] = await self._session.execute(statement)
+            unless = _UNLESS_STORED if self._look_for_stored else ""
+            changed = await self._session.count(_MOVE + unless)
             if changed < done.moved:
                 await self._session.execute(_REMOVE)
             self._look_for_stored = self._look_for_stored and changed < done.moved

@@ -9,6 +9,7 @@ the same bytes. No I/O here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -38,18 +39,27 @@ VALUE_SIZES = {
     "int4send(n.number)": 4,
     "textsend(n.token)": 0,
     "n.sealed": 0,
+    "boolsend(n.mapped)": 1,
 }
-"""The columns of a row of a batch, for `binary_row`; `number` is that of the field, from 1."""
+"""The columns of a row of a batch, for `binary_row`.
+
+`number` is that of the field, from 1; `mapped`: whether the map of tokens has the token already.
+"""
+_OLD_FORM = re.compile("v[1-9][0-9]{0,3}_[0-9a-f]{32}").fullmatch  # as `token_map.OLD`
 
 
 class RenewedValues(NamedTuple):
     """What a batch writes."""
 
     moved: int
+    old: int
+    """Values whose token is a pseudonym's; the others need no new one, and are left."""
+    pairs: bytes
+    """For COPY (FORMAT binary), by old token: the old and the new tokens that the map lacks."""
     rows: bytes
-    """For COPY (FORMAT binary), sorted as batches of ingest are, so that the two never wait for
-    each other: address, transaction, old token, new token, sealed value, and whether the row before
-    has the same value."""
+    """The same of the values, sorted as batches of ingest are, so that the two never wait for each
+    other: address, transaction, new token, sealed value, and whether the row before has the same
+    value."""
     faults: list[SubjectKeyFault]
     """Of the data keys that do not open."""
 
@@ -91,8 +101,8 @@ class ValueRenewer:
                 drawn,
             )
             if renewed is not None:
-                moved, lines = renewed
-                return RenewedValues(moved, lines, [])
+                moved, old, pairs, lines = renewed
+                return RenewedValues(moved, old, pairs, lines, [])
         return self._renew_each(rows, drawn)
 
     def _remask(
@@ -120,12 +130,17 @@ class ValueRenewer:
         return columns[0].masks[self._version]
 
     def _renew_each(self, sent: bytes, drawn: bytes) -> RenewedValues:
+        old = 0
+        pairs: dict[bytes, bytes] = {}
         moved: list[tuple[tuple[bytes, int, str], tuple[bytes, ...]]] = []
         faults: list[SubjectKeyFault] = []
         keys: dict[bytes, PersonKey | None] = {}
         read = rows_of(sent, tuple(VALUE_SIZES.values()))
         for row, nonce in zip(read, split_nonces(drawn), strict=True):
-            address, made_by, bare, generation, version, wrapped, number, name, sealed = row
+            address, made_by, bare, generation, version, wrapped, number, name, sealed, mapped = row
+            if not _OLD_FORM(name.decode()):
+                continue
+            old += 1
             subject, field, token = bare.hex(), self._fields[int_of(number) - 1], name.decode()
             if bare not in keys:
                 keys[bare] = None
@@ -145,9 +160,13 @@ class ValueRenewer:
                 continue
             if new is not None:
                 again = seal_value(key, value, field, new, subject, nonce)
-                whole = address, made_by, name, new.encode(), again
+                whole = address, made_by, new.encode(), again
+                if mapped == b"\0":
+                    pairs.setdefault(name, new.encode())
                 moved.append(((bare, int_of(number), new), whole))
         moved.sort(key=lambda one: one[0])
         repeats = [b"\0", *(bytes([one[0] == before[0]]) for before, one in pairwise(moved))]
         rows = [(*whole, mark) for (_, whole), mark in zip(moved, repeats, strict=False)]
-        return RenewedValues(len(moved), binary_copy(rows), faults)
+        return RenewedValues(
+            len(moved), old, binary_copy(sorted(pairs.items())), binary_copy(rows), faults
+        )

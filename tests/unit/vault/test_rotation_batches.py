@@ -15,7 +15,7 @@ from sqs2pg.keys.aead import WRAPS_PER_KEY, WrappingKey
 from sqs2pg.keys.keyring import Keyring
 from sqs2pg.mapping.fast_path_masks import compile_pseudonym
 from sqs2pg.mask.registry import compile_operator
-from sqs2pg.postgres.binary_arrays import rows_of
+from sqs2pg.postgres.binary_arrays import binary_copy, rows_of
 from sqs2pg.settings import Field
 from sqs2pg.vault.crypto import (
     CONTEXT_OF_DATA_KEY,
@@ -93,10 +93,16 @@ class ReadValues(NamedTuple):
     numbers: list[bytes]
     tokens: list[bytes]
     sealed: list[bytes]
+    mapped: list[bytes]
 
     @property
     def rows(self) -> bytes:
         return sent(self, VALUE_SIZES)
+
+
+def hash_of(number: int) -> str:
+    """Return 32 hexadecimal digits."""
+    return hashlib.sha256(b"%d" % number).hexdigest()[:32]
 
 
 def integers(values: Iterable[int]) -> list[bytes]:
@@ -129,7 +135,10 @@ def read_values(count: int, texts: Sequence[str] = TEXTS) -> ReadValues:
     wrapped = people.wrapped
     whose = [draw.randrange(len(subjects)) for _ in range(count)]
     numbers = [draw.choice([1, 2]) for _ in whose]
-    tokens = [f"v1_{number}" for number in range(count)]
+    # Some tokens stand for values of several people, and some are in the map already.
+    tokens = [
+        f"v1_{hash_of(number // 2 if number % 5 == 1 else number)}" for number in range(count)
+    ]
     keys = [
         unwrap_data_key(OLD_KEK, *of) for of in zip(wrapped, subjects, generations, strict=True)
     ]
@@ -147,6 +156,7 @@ def read_values(count: int, texts: Sequence[str] = TEXTS) -> ReadValues:
         integers(numbers),
         list(map(str.encode, tokens)),
         sealed,
+        [bytes([int(token[-1], 16) % 3 == 0]) for token in tokens],
     )
 
 
@@ -296,8 +306,9 @@ def test_where_columns_differ_python_asks_the_old_token(monkeypatch: pytest.Monk
 def test_renewed_values_open_under_their_new_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     values = read_values(400)
     of = {
-        token: (key, subject.hex(), FIELDS[int.from_bytes(number) - 1], sealed)
-        for token, number, subject, sealed, generation, wrapped in zip(
+        address: (key, subject.hex(), FIELDS[int.from_bytes(number) - 1], token.decode(), sealed)
+        for address, token, number, subject, sealed, generation, wrapped in zip(
+            values.addresses,
             values.tokens,
             values.numbers,
             values.subjects,
@@ -311,15 +322,15 @@ def test_renewed_values_open_under_their_new_tokens(monkeypatch: pytest.MonkeyPa
     made = renewed(monkeypatch, values, native=True)
     order, rows, marks = [], made.rows[19:-2], []
     while rows:
-        assert rows[:2] == b"\0\6"
+        assert rows[:2] == b"\0\5"
         row, rows = [], rows[2:]
-        for _ in range(6):
+        for _ in range(5):
             end = 4 + int.from_bytes(rows[:4])
             row.append(rows[4:end])
             rows = rows[end:]
-        _, _, old, new, again, mark = row
-        key, subject, field, before = of.pop(old)
-        value = open_value(key, before, field, old.decode(), subject)
+        address, _, new, again, mark = row
+        key, subject, field, old, before = of.pop(address)
+        value = open_value(key, before, field, old, subject)
         assert mask(value) == new.decode()
         assert open_value(key, again, field, new.decode(), subject) == value
         order.append((subject, FIELDS.index(field), new))
@@ -329,10 +340,59 @@ def test_renewed_values_open_under_their_new_tokens(monkeypatch: pytest.MonkeyPa
     assert marks == [False, *(one == before for before, one in itertools.pairwise(order))]
     assert any(marks)
     left = {
-        open_value(key, sealed, field, old.decode(), subject)
-        for old, (key, subject, field, sealed) in of.items()
+        open_value(key, sealed, field, old, subject)
+        for key, subject, field, old, sealed in of.values()
     }
     assert left == {LONG, REFUSED}
+
+
+def test_the_map_gets_each_pair_once_that_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = read_values(400, ["ann"])
+    made = renewed(monkeypatch, values, native=True)
+    new = mask("ann")
+    assert new is not None
+    lacking = {
+        old for old, mapped in zip(values.tokens, values.mapped, strict=True) if mapped == b"\0"
+    }
+    assert 0 < len(lacking) < len(set(values.tokens)) < len(values.tokens)
+    assert made.pairs == binary_copy((old, new.encode()) for old in sorted(lacking))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        "v",
+        f"v_{hash_of(1)}",
+        f"v0_{hash_of(1)}",
+        f"v12345_{hash_of(1)}",
+        f"v1{hash_of(1)}",
+        f"v1_{hash_of(1)}0",
+        f"v1_{hash_of(1)[1:]}",
+        f"v1_{hash_of(1)[1:].upper()}F",
+        f"v1_{hash_of(1)[1:]}g",
+        f"w1_{hash_of(1)}",
+        f"v1_{hash_of(1)[1:]}\n",
+        f"v1x_{hash_of(1)[1:]}",
+        f"v1_{hash_of(1)[1:]}\u00e9",
+        "198.51.100.7",
+    ],
+)
+def test_a_value_with_a_token_of_another_form_is_left(
+    monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    values = read_values(9, ["ann"])
+    for form in ("v1_", "v9_", "v10_", "v9999_"):
+        tokens = [*values.tokens[:7], token.encode(), f"{form}{hash_of(1)}".encode()]
+        # Sealed for other tokens, so that each of the old form that is opened is damaged.
+        given = values._replace(tokens=tokens)
+        made = [renewed(monkeypatch, given, native=native) for native in (True, False)]
+        assert made[0] == made[1]
+        assert made[0].old == 8
+    only = type(values)(*(column[7:8] for column in given))
+    made = [renewed(monkeypatch, only, native=native) for native in (True, False)]
+    assert made[0] == made[1]
+    assert made[0][:2] == (0, 0)
 
 
 @pytest.mark.parametrize(("column", "at"), [("sealed", 0), ("sealed", -1), ("wrapped", 40)])
@@ -342,8 +402,8 @@ def test_a_value_that_does_not_open_is_left_to_python(
     values = read_values(30)
     values = values._replace(**{column: damaged(getattr(values, column), 3, at)})
     made = [renewed(monkeypatch, values, native=native) for native in (True, False)]
-    assert made[0][:2] == made[1][:2]
-    assert 0 < made[0].moved < 30
+    assert made[0][:4] == made[1][:4]
+    assert 0 < made[0].moved < made[0].old == 30
     assert {fault.code for fault in made[0].faults} <= {"subject_key_damaged"}
 
 
