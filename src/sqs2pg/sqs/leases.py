@@ -8,7 +8,7 @@ messages and to release them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -70,14 +70,14 @@ class Leases:
                 largest = size
         self.largest = largest
         lease.share = -(-total // count)
-        if len(held) - before < count:
-            for message in messages:
-                if held.get(message.message_id) is lease:
-                    del held[message.message_id]
-            return self._hold_again(lease)
-        lease.left = count
+        new = len(held) - before
+        if new < count:
+            messages = lease.messages = _each_once(messages)
+            if new < len(messages):
+                return self._hold_again(lease)
+        lease.left = new
         self.by_expiry[lease] = None
-        self.bytes += lease.share * count
+        self.bytes += lease.share * new
         return messages
 
     def _hold_again(self, lease: Lease) -> list[Message]:
@@ -85,17 +85,14 @@ class Leases:
         fresh: list[Message] = []
         together: list[Message] = []
         for message in lease.messages:
-            known = self.by_id.get(message.message_id)
-            if known is None:
+            known, kept = self.by_id[message.message_id], message
+            if known is lease:
                 fresh.append(message)
-                kept = message
             else:
                 self.release([message])
-                old = together if known is lease else known.messages
-                kept = next(m for m in old if m.message_id == message.message_id)
+                kept = next(m for m in known.messages if m.message_id == message.message_id)
                 kept.receipt_handle = message.receipt_handle
-            if known is not lease:
-                together.append(kept)
+            together.append(kept)
             self._put(kept, lease)
         lease.messages = together
         return fresh
@@ -116,10 +113,7 @@ class Leases:
         """Hold these messages no longer. Messages that are not held are ignored."""
         pop = self.by_id.pop
         leases = [pop(message.message_id, None) for message in messages]
-        first = leases[0] if leases else None
-        usual = leases.count(first) == len(leases)  # one reply's
-        counts = ((first, len(leases)),) if usual else Counter(leases).items()
-        for lease, count in counts:
+        for lease, count in _counted(leases):
             if lease is None:
                 continue
             self.bytes -= lease.share * count
@@ -147,3 +141,25 @@ class Leases:
     def move_first(self, lease: Lease) -> None:
         """Put a lease that is now due before all others at the start."""
         self.by_expiry = {lease: None} | self.by_expiry
+
+
+def _each_once(messages: list[Message]) -> list[Message]:
+    """Return a reply's messages without those that came in it before, whose handles are older."""
+    firsts: dict[str, Message] = {}
+    for message in messages:
+        firsts.setdefault(message.message_id, message).receipt_handle = message.receipt_handle
+    return list(firsts.values())
+
+
+def _counted(leases: list[Lease | None]) -> Iterable[tuple[Lease | None, int]]:
+    """Return each lease with how often it is there: most are one reply's, or two replies'."""
+    if not leases:
+        return ()
+    first, last = leases[0], leases[-1]
+    of_first = leases.count(first)
+    if of_first == len(leases):
+        return ((first, of_first),)
+    of_last = leases.count(last)
+    if first is not last and of_first + of_last == len(leases):
+        return ((first, of_first), (last, of_last))
+    return Counter(leases).items()

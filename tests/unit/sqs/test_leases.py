@@ -58,6 +58,36 @@ def test_a_message_that_comes_twice_in_a_reply_is_one(leases: Leases) -> None:
     assert (leases.by_id, leases.by_expiry, leases.bytes) == ({}, {}, 0)
 
 
+def test_messages_that_come_twice_in_a_reply_and_again_are_one(leases: Leases) -> None:
+    first = [message(1), message(2)]
+    leases.hold(first, 0.0, 30.0)
+    reply = [
+        message(3),
+        message(2, handle="new"),
+        message(3, handle="new"),
+        message(2, handle="newest"),
+    ]
+    fresh = leases.hold(reply, 5.0, 35.0)
+    assert [(m.message_id, m.receipt_handle) for m in fresh] == [("m3", "new")]
+    assert first[1].receipt_handle == "newest"
+    old, new = leases.by_expiry
+    assert (leases.under(old), leases.under(new)) == ([first[0]], [fresh[0], first[1]])
+    assert (old.left, new.left, leases.bytes) == (1, 2, 6)
+
+
+def test_messages_of_two_and_three_replies_are_dropped_together(leases: Leases) -> None:
+    replies = [[message(3 * number + i) for i in range(3)] for number in range(3)]
+    for reply in replies:
+        leases.hold(reply, 0.0, 30.0)
+    one, two, three = leases.by_expiry
+    leases.release([replies[0][0], *replies[1][:2]])
+    assert (one.left, two.left, three.left, leases.bytes) == (2, 1, 3, 12)
+    leases.release([replies[0][1], replies[1][2], replies[2][0], message(99)])
+    assert (one.left, two.left, three.left, leases.bytes) == (1, 0, 2, 6)
+    assert list(leases.by_expiry) == [one, three]
+    leases.release([])
+
+
 def test_due_leases_come_in_order_of_expiry(leases: Leases) -> None:
     for number in range(4):
         leases.hold([message(number)], float(number), 30.0 + number)
