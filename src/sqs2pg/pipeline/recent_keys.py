@@ -9,14 +9,62 @@ remember, or another process has committed, the ledger finds.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence, Set
+
+import msgspec
 
 from sqs2pg.message import Message
 
 KEYS_MAX = 200_000
-"""Keys that are remembered, the latest half of them in any case: about 15 MB of text, and as much
-again once somebody asks."""
+"""Keys that are remembered, the latest ones: 17 MB of text, and up to 28 MB of sets instead where
+somebody asks about all of them."""
+_SEARCHES = 14
+"""One search in so many lines costs as much as to make their set."""
+
+
+class _Commit(msgspec.Struct, eq=False):
+    """The ledger's lines of one batch, as they were sent: sorted."""
+
+    count: int
+    first: bytes
+    """Key and MessageId of the first line, with the tab between them."""
+    last: bytes
+    """Of the last line."""
+    text: bytes
+    entries: set[bytes] | None = None
+    """Of all lines, in place of the text."""
+    searches: int = 0
+
+    @classmethod
+    def of(cls, count: int, text: bytes) -> _Commit:
+        last = text.rfind(b"\n", 0, -1) + 1
+        return cls(count, _entry_of(text, 0), _entry_of(text, last), text)
+
+    def has(self, entry: bytes) -> bool:
+        """Whether it has a line that begins so: with key, tab and MessageId."""
+        if self.entries is None:
+            self.searches += 1
+            if self.searches <= self.count // _SEARCHES:
+                return self._find(entry + b"\t")
+            self.entries = {_entry_of(line, 0) for line in self.text.splitlines()}
+            self.text = b""
+        return entry in self.entries
+
+    def _find(self, begin: bytes) -> bool:
+        text, size = self.text, len(begin)
+        low, high = 0, len(text)
+        while low < high:
+            middle = text.rfind(b"\n", low, (low + high) // 2) + 1 or low
+            there = text[middle : middle + size]
+            if there == begin:
+                return True
+            if there < begin:
+                low = text.index(b"\n", middle) + 1
+            else:
+                high = middle
+        return False
 
 
 class RecentKeys:
@@ -24,19 +72,18 @@ class RecentKeys:
 
     def __init__(self, keys_max: int = KEYS_MAX) -> None:
         self._keys_max = keys_max
-        # Lines of the ledger as they were sent. Most are never looked at: nothing is delivered
-        # twice. A look-up turns them into two sets, and the older set is dropped as a whole.
-        self._unread: deque[tuple[int, bytes]] = deque()
-        self._unread_keys = 0
-        self._entries: set[bytes] = set()
-        self._older: set[bytes] = set()
+        # Most are never looked at: nothing is delivered twice.
+        self._commits: deque[_Commit] = deque()
+        self._keys = 0
 
     def add(self, count: int, ledger: bytes) -> None:
         """Remember the ledger's lines of a batch that is committed."""
-        self._unread.append((count, ledger))
-        self._unread_keys += count
-        while self._unread_keys > self._keys_max:
-            self._unread_keys -= self._unread.popleft()[0]
+        if not count:
+            return
+        self._commits.append(_Commit.of(count, ledger))
+        self._keys += count
+        while self._keys > self._keys_max:
+            self._keys -= self._commits.popleft().count
 
     def find(
         self, messages: Sequence[Message], keys: Callable[[Sequence[Message]], list[str]]
@@ -46,10 +93,7 @@ class RecentKeys:
         Asked are those that SQS says to have delivered before. `keys` makes their ledger keys.
         """
         receives = [message.attributes.approximate_receive_count for message in messages]
-        if max(receives, default=1) == 1:
-            return set()
-        self._read()
-        if not self._entries and not self._older:
+        if max(receives, default=1) == 1 or not self._commits:
             return set()
         asked = [index for index, count in enumerate(receives) if count > 1]
         units = [messages[index] for index in asked]
@@ -57,17 +101,20 @@ class RecentKeys:
             f"{key}\t{unit.message_id}".encode(): index
             for key, unit, index in zip(keys(units), units, asked, strict=True)
         }
-        known = [one for one in wanted if one in self._entries or one in self._older]
-        return {wanted[one] for one in known}
+        entries = sorted(wanted)
+        found: set[int] = set()
+        for commit in self._commits:
+            # Keys begin with the time: few batches have some before and some after it.
+            begin = bisect_left(entries, commit.first)
+            for entry in entries[begin : bisect_right(entries, commit.last, begin)]:
+                if commit.has(entry):
+                    found.add(wanted[entry])
+        return found
 
-    def _read(self) -> None:
-        while self._unread:
-            _, ledger = self._unread.popleft()
-            # Key and id, with the tab between them, of each line.
-            self._entries.update([line[: line.index(b"\t", 37)] for line in ledger.splitlines()])
-            if len(self._entries) >= self._keys_max // 2:
-                self._older, self._entries = self._entries, set()
-        self._unread_keys = 0
+
+def _entry_of(text: bytes, begin: int) -> bytes:
+    """Return key and MessageId of the line that begins there."""
+    return text[begin : text.index(b"\t", begin + 37)]
 
 
 def known_among(known: Set[int], taken: int) -> set[int]:

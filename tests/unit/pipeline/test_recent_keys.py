@@ -60,3 +60,20 @@ def test_a_key_that_was_asked_for_is_forgotten_in_its_turn() -> None:
     for number in range(20):
         recent.add(1, ledger(f"m{number}"))
         assert recent.find([message(f"m{number}"), message(f"m{number - 4}")], keys) == {0}
+
+
+def test_each_line_of_a_batch_is_found_however_often_it_is_asked_for() -> None:
+    recent = RecentKeys()
+    names = [f"{number:x}" * (1 + number % 3) for number in range(0, 200, 2)]
+    recent.add(len(names), b"".join(sorted(ledger(*names).splitlines(keepends=True))))
+    for _ in range(3):
+        for name in names:
+            assert recent.find([message(name), message(f"{name}-"), message("1")], keys) == {0}
+    assert recent.find([message(name) for name in names], keys) == set(range(len(names)))
+
+
+def test_a_batch_without_lines_is_not_remembered() -> None:
+    recent = RecentKeys(keys_max=2)
+    recent.add(2, ledger("a", "b"))
+    recent.add(0, b"")
+    assert recent.find([message("a"), message("b")], keys) == {0, 1}
