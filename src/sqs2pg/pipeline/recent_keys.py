@@ -20,7 +20,7 @@ from sqs2pg.message import Message
 KEYS_MAX = 200_000
 """Keys that are remembered, the latest ones: 17 MB of text, and up to 28 MB of sets instead where
 somebody asks about all of them."""
-_SEARCHES = 14
+_SEARCHES = 8
 """One search in so many lines costs as much as to make their set."""
 
 
@@ -28,40 +28,43 @@ class _Commit(msgspec.Struct, eq=False):
     """The ledger's lines of one batch, as they were sent: sorted."""
 
     count: int
+    text: bytes
     first: bytes
     """Key and MessageId of the first line, with the tab between them."""
     last: bytes
     """Of the last line."""
-    text: bytes
+    width: int
+    """The bytes of each line, its newline included; 0 where they differ."""
     entries: set[bytes] | None = None
     """Of all lines, in place of the text."""
     searches: int = 0
 
     @classmethod
     def of(cls, count: int, text: bytes) -> _Commit:
-        last = text.rfind(b"\n", 0, -1) + 1
-        return cls(count, _entry_of(text, 0), _entry_of(text, last), text)
+        last, width = text.rfind(b"\n", 0, -1) + 1, text.index(b"\n") + 1
+        alike = len(text) == width * count and text[width - 1 :: width] == b"\n" * count
+        return cls(count, text, _entry_of(text, 0), _entry_of(text, last), width if alike else 0)
 
     def has(self, entry: bytes) -> bool:
         """Whether it has a line that begins so: with key, tab and MessageId."""
         if self.entries is None:
             self.searches += 1
-            if self.searches <= self.count // _SEARCHES:
+            if self.width and self.searches <= self.count // _SEARCHES:
                 return self._find(entry + b"\t")
             self.entries = {_entry_of(line, 0) for line in self.text.splitlines()}
             self.text = b""
         return entry in self.entries
 
     def _find(self, begin: bytes) -> bool:
-        text, size = self.text, len(begin)
-        low, high = 0, len(text)
+        text, width, size = self.text, self.width, len(begin)
+        low, high = 0, self.count
         while low < high:
-            middle = text.rfind(b"\n", low, (low + high) // 2) + 1 or low
-            there = text[middle : middle + size]
+            middle = (low + high) // 2
+            there = text[middle * width : middle * width + size]
             if there == begin:
                 return True
             if there < begin:
-                low = text.index(b"\n", middle) + 1
+                low = middle + 1
             else:
                 high = middle
         return False
