@@ -9,6 +9,7 @@ No I/O here, and no import of ours.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated, Any, NamedTuple
@@ -57,12 +58,8 @@ class OutcomeCounts(msgspec.Struct, frozen=True):
         written = Outcome.WRITTEN
         if outcomes.count(written) == len(outcomes):
             return cls(len(outcomes), 0, 0, 0)
-        others = [one for one in outcomes if one is not written]
-        duplicate, quarantined, released = (
-            sum(one is outcome for one in others)
-            for outcome in (Outcome.DUPLICATE, Outcome.QUARANTINED, Outcome.RELEASED)
-        )
-        return cls(len(outcomes) - len(others), duplicate, quarantined, released)
+        counts = Counter(map(id, outcomes))
+        return cls(*[counts[id(outcome)] for outcome in Outcome])
 
 
 class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):

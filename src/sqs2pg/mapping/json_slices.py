@@ -165,10 +165,13 @@ class Slice:
 
 def members_at_once(text: str) -> dict[str, msgspec.Raw] | None:
     """Return the members of an object; None of any other text. `parse` reads it twice for that."""
+    text = text.removeprefix(_MARK).strip(SPACE)
+    if not (text.startswith("{") and text.endswith("}")):  # quicker than the reader's exception
+        return None
     if too_deep(text):
         return None
     try:
-        return _members(text.removeprefix(_MARK))
+        return _members(text)
     except UNREADABLE:
         return None
 

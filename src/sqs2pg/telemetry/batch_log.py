@@ -126,8 +126,7 @@ class BatchLog:
         self.flush()
         quarantined = self._quarantined.pop(report.id, ())
         if report.quarantined or report.lines_quarantined:  # else all of them were duplicates
-            for noted in quarantined:
-                self._log_quarantined(report.id, *noted)
+            self._log_each_quarantined(report.id, quarantined)
         if not self.batch_lines:
             return
         now = self._clock()
@@ -156,10 +155,24 @@ class BatchLog:
             **more,
         )
 
-    def _log_quarantined(self, batch: str, message_id: str, stage: Stage, code: str) -> None:
-        more = self._repeats.admit((stage, code))
-        if more is None:
-            return
+    def _log_each_quarantined(
+        self, batch: str, quarantined: Sequence[tuple[str, Stage, str]]
+    ) -> None:
+        kinds: dict[tuple[int, str], list[int]] = {}
+        for index, (_, stage, code) in enumerate(quarantined):
+            kinds.setdefault((id(stage), code), []).append(index)  # to hash an Enum costs a call
+        for indexes in kinds.values():
+            for before, index in enumerate(indexes):
+                message_id, stage, code = quarantined[index]
+                more = self._repeats.admit((stage, code))
+                if more is None:  # neither are those after it
+                    self._repeats.hold_back((stage, code), len(indexes) - before - 1)
+                    break
+                self._log_quarantined(batch, message_id, stage, code, more)
+
+    def _log_quarantined(
+        self, batch: str, message_id: str, stage: Stage, code: str, more: int
+    ) -> None:
         self.recent.append(RecentFault(time.time(), stage.value, code))
         self._log_held_back(stage.value, code, more)
         if not self.fault_lines:

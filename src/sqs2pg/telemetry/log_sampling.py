@@ -64,6 +64,11 @@ class RepeatLimiter:
         window.logged, window.ends = 1, now + self._window_s
         return more
 
+    def hold_back(self, kind: Hashable, lines: int) -> None:
+        """Count lines of a kind that come with one for which `admit` has just returned None."""
+        window = self._windows.get(kind) or self._windows[None]
+        window.held_back += lines
+
     def overdue(self, *, everything: bool = False) -> list[tuple[Hashable, int]]:
         """Return the kinds whose window is over, with the number held back; forget them."""
         now = self._clock()

@@ -45,3 +45,15 @@ def test_the_number_of_kinds_is_bounded() -> None:
     for number in range(2 * KINDS_MAX):
         repeats.admit(number)
     assert len(repeats.overdue(everything=True)) == KINDS_MAX + 1
+
+
+def test_lines_that_come_with_one_that_is_only_counted_are_counted_at_once() -> None:
+    clock = Clock()
+    repeats = RepeatLimiter(lines_max=1, window_s=10, clock=clock)
+    assert [repeats.admit("kind"), repeats.admit("kind")] == [0, None]
+    repeats.hold_back("kind", 40)
+    assert repeats.overdue(everything=True) == [("kind", 41)]
+    for number in range(KINDS_MAX + 2):
+        repeats.admit(number)
+    repeats.hold_back(KINDS_MAX + 1, 7)
+    assert repeats.overdue(everything=True) == [(None, 8)]
