@@ -21,20 +21,18 @@ from sqs2pg.postgres.digest import accept_digest
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.others_rows import ROW_SECURITY, read_counting
 from sqs2pg.postgres.sqlstate import explained
+from sqs2pg.postgres.tally import rows_added
 
 # Another that accepts, and `migrate`, which also sets baselines, wait for each other. The statement
 # after it sees what they committed.
 _LOCK = "LOCK TABLE sqs2pg.migration, sqs2pg.target IN SHARE ROW EXCLUSIVE MODE"
 _TARGETS = "SELECT target FROM sqs2pg.target WHERE pipeline = %s ORDER BY position"
 # One statement, one snapshot. Every pipeline of the table has one baseline: that of the first.
-_MOVE_BASELINE = """WITH counted AS (
-    SELECT {count} AS found,
+_MOVE_BASELINE = f"""WITH counted AS (
+    SELECT {{count}} AS found,
         (SELECT f.baseline_rows FROM sqs2pg.target f WHERE f.target = %s
          ORDER BY f.pipeline LIMIT 1) AS baseline,
-        coalesce((
-            SELECT sum(y.target_rows) FROM sqs2pg.tally y
-            JOIN sqs2pg.pipeline q ON q.id = y.pipeline
-            WHERE coalesce(y.target, q.target) = %s), 0)::bigint AS added),
+        {rows_added()} AS added),
 differing AS (
     SELECT found - added AS baseline FROM counted WHERE found <> baseline + added),
 of_pipelines AS (

@@ -44,6 +44,11 @@ COLUMN_SCALE = """CASE
 COLUMN_NOT_NULL = "a.attnotnull OR m.not_null"
 """Whether a column of OF_COLUMNS, or a domain that it is of, refuses NULL."""
 
+WITH_PARTITIONS = """SELECT pg_catalog.to_regclass(%s)::oid AS oid
+    UNION SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t"""
+"""The oid of a table and those of its partitions, at all levels; of another relation its own. Two
+parameters: the table, quoted for SQL, twice."""
+
 _COLUMNS = f"""SELECT a.attname, {COLUMN_TYPE}, {COLUMN_LENGTH}, NOT ({COLUMN_NOT_NULL}),
        a.atthasdef OR a.attidentity <> '' OR m.has_default,
        a.attgenerated <> '' OR a.attidentity = 'a',

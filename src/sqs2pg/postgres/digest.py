@@ -11,6 +11,7 @@ costs nothing where none is: then the target has no trigger of ours.
 from __future__ import annotations
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.postgres.catalog import WITH_PARTITIONS
 from sqs2pg.postgres.connection import Session
 from sqs2pg.settings import Target
 
@@ -26,10 +27,9 @@ FROM pg_catalog.pg_class c LEFT JOIN (
     JOIN pg_catalog.pg_class f ON f.oid = t.relid AND f.relkind = 'f') p ON true
 WHERE c.oid = pg_catalog.to_regclass(%s)
 AND (c.relkind NOT IN ('r', 'p') OR p.oid IS NOT NULL)"""
-_NO_RIGHT = """SELECT 'this login may make no triggers on ' || c.oid::regclass
+_NO_RIGHT = f"""SELECT 'this login may make no triggers on ' || c.oid::regclass
     || ', which belongs to ' || pg_catalog.pg_get_userbyid(c.relowner)
-FROM (SELECT pg_catalog.to_regclass(%s)::oid AS oid UNION
-      SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t) tables
+FROM ({WITH_PARTITIONS}) tables
 JOIN pg_catalog.pg_class c ON c.oid = tables.oid
 WHERE c.relkind IN ('r', 'p') AND NOT has_table_privilege(c.oid, 'TRIGGER') AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_trigger g

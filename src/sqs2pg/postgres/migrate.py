@@ -22,6 +22,7 @@ from sqs2pg.postgres.migrations import SQL, check_record, is_migrated, migration
 from sqs2pg.postgres.schema_guard import check_schemas
 from sqs2pg.postgres.sqlstate import INSUFFICIENT_PRIVILEGE, explained
 from sqs2pg.postgres.table_owners import check_owner
+from sqs2pg.postgres.tally import rows_added
 from sqs2pg.postgres.target_copy import TargetTable
 from sqs2pg.postgres.target_grants import target_grants, temporary_grant
 from sqs2pg.postgres.target_modes import changed_mode, keep_rows, record_mode
@@ -36,16 +37,12 @@ ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
 _LOCK = "LOCK TABLE sqs2pg.migration IN SHARE ROW EXCLUSIVE MODE"
 _ANOTHER_WAS_FIRST = (psycopg.errors.DuplicateSchema, psycopg.errors.UniqueViolation)
 # Each %s stands for a value: `migrate_script` fills them without a connection.
-REGISTER = """INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
-SELECT %s, %s, (SELECT count(*) FROM {table}) - coalesce((
-    SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
-    WHERE coalesce(t.target, p.target) = %s), 0)
+REGISTER = f"""INSERT INTO sqs2pg.pipeline (name, target, baseline_rows)
+SELECT %s, %s, (SELECT count(*) FROM {{table}}) - {rows_added()}
 ON CONFLICT (name) DO NOTHING"""
-REGISTER_TARGET = """INSERT INTO sqs2pg.target (pipeline, position, target, mode, baseline_rows)
+REGISTER_TARGET = f"""INSERT INTO sqs2pg.target (pipeline, position, target, mode, baseline_rows)
 SELECT p.id, %s, %s, %s, CASE WHEN p.target = %s THEN p.baseline_rows ELSE
-    (SELECT count(*) FROM {table}) - coalesce((
-    SELECT sum(t.target_rows) FROM sqs2pg.tally t JOIN sqs2pg.pipeline q ON q.id = t.pipeline
-    WHERE coalesce(t.target, q.target) = %s), 0) END
+    (SELECT count(*) FROM {{table}}) - {rows_added()} END
 FROM sqs2pg.pipeline p WHERE p.name = %s
 ON CONFLICT (pipeline, target) DO NOTHING"""
 NOTE_PARTITIONS = """INSERT INTO sqs2pg.partitioned

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sqs2pg.postgres.catalog import WITH_PARTITIONS
 from sqs2pg.postgres.connection import Session
 
 ACCEPT = "`sqs2pg verify --accept --reason TEXT`"
@@ -17,9 +18,7 @@ _FOREIGN = "it is a foreign table: its rows are counted at another moment than t
 
 # Roles that were granted something on the table or a partition, or on a column. Whoever writes the
 # books is a pipeline or the owner of the schema; the owner of a table is `table_owners`' matter.
-_GRANTED = """WITH tables AS (
-    SELECT pg_catalog.to_regclass(%s)::oid AS oid
-    UNION SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t),
+_GRANTED = f"""WITH tables AS ({WITH_PARTITIONS}),
 granted AS (
     SELECT a.grantee, a.privilege_type, c.relowner
     FROM tables t JOIN pg_catalog.pg_class c ON c.oid = t.oid, aclexplode(c.relacl) a

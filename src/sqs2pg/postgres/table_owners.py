@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sqs2pg.errors import FatalFault
+from sqs2pg.postgres.catalog import WITH_PARTITIONS
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_identifier
 
 # A table and its partitions, which may have owners of their own. `works` is who would write.
-_OTHERS = """SELECT format('%%I.%%I', n.nspname, c.relname), o.rolname, works.rolname,
+_OTHERS = f"""SELECT format('%%I.%%I', n.nspname, c.relname), o.rolname, works.rolname,
        works.rolsuper
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
-JOIN pg_catalog.pg_roles works ON works.rolname = {works}
-WHERE (c.oid = pg_catalog.to_regclass(%s) OR c.oid IN (
-    SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t))
+JOIN pg_catalog.pg_roles works ON works.rolname = {{works}}
+WHERE c.oid IN ({WITH_PARTITIONS})
 AND NOT o.rolsuper AND NOT pg_catalog.pg_has_role(o.oid, works.oid, 'MEMBER')
 ORDER BY 1 LIMIT 1"""
 _WE = "current_user"

@@ -6,9 +6,13 @@ several statements at once only without parameters.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqs2pg.message import RowChanges
 from sqs2pg.postgres.identifiers import quote_literal
-from sqs2pg.postgres.target_copy import TargetChanges
+
+if TYPE_CHECKING:
+    from sqs2pg.postgres.target_copy import TargetChanges
 
 _ROWS = ", ".join(f"rows_{name}" for name in RowChanges._fields)
 _INTO = f"""INSERT INTO sqs2pg.tally
@@ -17,6 +21,16 @@ _INTO = f"""INSERT INTO sqs2pg.tally
 ENTER_NOTHING = f"""{_INTO}
 SELECT 0, 'batch', 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0 WHERE false"""
 """As `enter_batch`, without a row: fails where that would, for want of a table or of a right."""
+
+
+def rows_added(target: str = "%s") -> str:
+    """Return an expression of SQL: the rows of a target above its baseline, as the tally says.
+
+    `target` is an expression of its name, as it is on record; here a parameter.
+    """
+    return f"""(SELECT coalesce(sum(y.target_rows), 0)::bigint
+    FROM sqs2pg.tally y JOIN sqs2pg.pipeline q ON q.id = y.pipeline
+    WHERE coalesce(y.target, q.target) = {target})"""
 
 
 def enter_batch(

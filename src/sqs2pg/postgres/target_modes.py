@@ -11,6 +11,7 @@ from __future__ import annotations
 from sqs2pg.errors import SettingsError
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_literal, quote_table
+from sqs2pg.postgres.tally import rows_added
 from sqs2pg.settings import Settings, Target
 
 _RECORDED = """SELECT t.mode FROM sqs2pg.target t JOIN sqs2pg.pipeline p ON p.id = t.pipeline
@@ -20,10 +21,8 @@ _FILLED = "SELECT EXISTS (SELECT FROM {table})"
 RECORD = """UPDATE sqs2pg.target t SET mode = %s FROM sqs2pg.pipeline p
 WHERE p.id = t.pipeline AND p.name = %s AND t.target = %s"""
 # Every pipeline of the table has one baseline: that of the first counts.
-COUNT_ANEW = """WITH counted AS (
-    SELECT (SELECT count(*) FROM {table}) - coalesce((
-        SELECT sum(y.target_rows) FROM sqs2pg.tally y JOIN sqs2pg.pipeline q ON q.id = y.pipeline
-        WHERE coalesce(y.target, q.target) = %s), 0) AS baseline),
+COUNT_ANEW = f"""WITH counted AS (
+    SELECT (SELECT count(*) FROM {{table}}) - {rows_added()} AS baseline),
 of_pipelines AS (
     UPDATE sqs2pg.pipeline p SET baseline_rows = c.baseline FROM counted c WHERE p.target = %s)
 UPDATE sqs2pg.target t SET baseline_rows = c.baseline FROM counted c WHERE t.target = %s"""

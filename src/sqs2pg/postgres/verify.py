@@ -20,6 +20,7 @@ from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.digest import digest_agrees
 from sqs2pg.postgres.others_rows import ACCEPT, ROW_SECURITY, Counting, not_seen, read_counting
 from sqs2pg.postgres.sqlstate import explained
+from sqs2pg.postgres.tally import rows_added
 
 SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
@@ -64,12 +65,10 @@ _LEDGER_ONLY = """SELECT count(*) FROM sqs2pg.delivery d
 WHERE d.pipeline = %s AND d.outcome = 'quarantined' AND NOT EXISTS (
     SELECT FROM sqs2pg.quarantine q
     WHERE q.key = d.key AND q.message_id = d.message_id AND q.replayed_at IS NULL)"""
-_TARGETS = """SELECT mine.target,
+_TARGETS = f"""SELECT mine.target,
        (SELECT first.baseline_rows FROM sqs2pg.target first WHERE first.target = mine.target
         ORDER BY first.pipeline LIMIT 1),
-       (SELECT coalesce(sum(t.target_rows), 0)::bigint FROM sqs2pg.tally t
-        JOIN sqs2pg.pipeline q ON q.id = t.pipeline
-        WHERE coalesce(t.target, q.target) = mine.target)
+       {rows_added("mine.target")}
 FROM sqs2pg.target mine WHERE mine.pipeline = %s ORDER BY mine.position"""
 
 

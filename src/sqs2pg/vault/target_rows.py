@@ -27,6 +27,7 @@ from sqs2pg.postgres.catalog import (
     COLUMN_SCALE,
     COLUMN_TYPE,
     OF_COLUMNS,
+    WITH_PARTITIONS,
 )
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.identifiers import quote_table
@@ -53,9 +54,7 @@ _COLUMNS = f"""SELECT a.attname,
             THEN ((m.typmod - 4) >> 16 & 65535) - {COLUMN_SCALE} END
 {OF_COLUMNS}"""
 # A partition that is detached and attached again gets another row in pg_inherits.
-_TABLES = """WITH tree AS (
-    SELECT pg_catalog.to_regclass(%s)::oid AS oid
-    UNION SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t)
+_TABLES = f"""WITH tree AS ({WITH_PARTITIONS})
 SELECT c.relkind, format('%%I.%%I', n.nspname, c.relname), c.oid::bigint,
        coalesce(i.xmin::text, ''),
        pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint,

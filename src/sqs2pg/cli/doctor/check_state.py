@@ -6,6 +6,7 @@ from sqs2pg.cli.doctor.context import Context, NotChecked
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
 from sqs2pg.cli.options import listed
 from sqs2pg.errors import SettingsError, TransientFault
+from sqs2pg.postgres.catalog import WITH_PARTITIONS
 from sqs2pg.postgres.identifiers import quote_table
 from sqs2pg.postgres.state_catalog import read_merge
 from sqs2pg.settings import SYSTEM, Field, Target
@@ -26,9 +27,7 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = d.refob
 WHERE x.indrelid = pg_catalog.to_regclass(%s) AND a.attname = ANY (%s)
 AND (m.amname <> 'brin' OR current_setting('server_version_num')::integer < 160000)
 GROUP BY i.relname ORDER BY 1"""
-_FULL = """WITH tables AS (
-    SELECT pg_catalog.to_regclass(%s)::oid AS oid
-    UNION SELECT t.relid FROM pg_catalog.pg_partition_tree(pg_catalog.to_regclass(%s)) t)
+_FULL = f"""WITH tables AS ({WITH_PARTITIONS})
 SELECT format('%%I.%%I', n.nspname, c.relname)
 FROM tables t JOIN pg_catalog.pg_class c ON c.oid = t.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
