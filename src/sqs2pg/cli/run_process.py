@@ -25,9 +25,9 @@ from sqs2pg.cli import live_view
 from sqs2pg.cli.options import counted
 from sqs2pg.cli.progress import Ticker
 from sqs2pg.errors import FatalFault
-from sqs2pg.keys.provider_development import is_loopback
 from sqs2pg.pipeline.totals import Totals
 from sqs2pg.settings import StatusSettings
+from sqs2pg.sqs.endpoint import is_loopback
 from sqs2pg.status.access import Access
 from sqs2pg.status.listener import published_address, status_server
 from sqs2pg.status.recorder import Recorder, recording

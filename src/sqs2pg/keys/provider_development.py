@@ -6,7 +6,6 @@ anyone with the checkout has it. So it is refused if an endpoint is on another m
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 from sqs2pg.errors import KeyFault
 from sqs2pg.keys import provider_file
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.keys.loopback import is_loopback
 
 FOLDER = Path(".sqs2pg")
 FILE_NAME = "dev.keys"
@@ -82,19 +82,3 @@ def _host(endpoint: str) -> str | None:
         return endpoint  # a bare IPv6 address
     match = _PORT.match(endpoint)
     return (match["host"].strip("[]") or None) if match else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, judged by its form: loopback, `localhost`, a Unix socket.
-
-    Names are not resolved: one that happens to resolve to loopback counts as another machine.
-    """
-    if not host or host.startswith(("/", "@")) or host.lower() == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
-    return address.is_loopback

@@ -7,7 +7,6 @@ Must never show a proxy's password.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.keys import loopback
 
 _PORTS = {"http": 80, "https": 443}
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._~/-]*")
@@ -123,10 +123,5 @@ def _bracketed(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    """Return whether a host is this machine, by a name of RFC 6761 (`sqs.localhost`) too."""
+    return host.endswith(".localhost") or loopback.is_loopback(host)

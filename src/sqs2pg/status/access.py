@@ -18,6 +18,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from sqs2pg.errors import SettingsError
+from sqs2pg.keys.loopback import is_loopback
 from sqs2pg.settings import StatusSettings
 
 COOKIE = "sqs2pg_status"
@@ -53,7 +54,8 @@ class Access:
                 code="tap_token",
                 hint="set status.token_file, or SQS2PG_STATUS__TOKEN: its holders see the rows",
             )
-        return cls(token, loopback=is_loopback(host), hosts=settings.hosts)
+        # Without a host it listens on all addresses.
+        return cls(token, loopback=bool(host) and is_loopback(host), hosts=settings.hosts)
 
     @property
     def closed(self) -> bool:
@@ -128,16 +130,6 @@ class Access:
         except ValueError:
             return name in self._names or name.endswith(".localhost")
         return True  # an address cannot be rebound
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether this host can only be reached from this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_token(settings: StatusSettings) -> str:

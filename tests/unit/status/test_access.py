@@ -8,7 +8,7 @@ import pytest
 
 from sqs2pg.errors import SettingsError
 from sqs2pg.settings import StatusSettings
-from sqs2pg.status.access import Access, is_loopback
+from sqs2pg.status.access import Access
 
 TOKEN = "0123456789abcdef"
 LOCAL = {"Host": "127.0.0.1:9465"}
@@ -120,13 +120,13 @@ def test_off_loopback_without_a_token_only_the_probes_are_served() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
-def test_loopback_addresses(host: str) -> None:
-    assert is_loopback(host)
+def test_on_loopback_no_token_is_needed(host: str) -> None:
+    assert not Access.from_settings(StatusSettings(bind=f"[{host}]:9465")).closed
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "", "host"])
-def test_addresses_that_others_reach_are_not_loopback(host: str) -> None:
-    assert not is_loopback(host)
+def test_an_address_that_others_reach_needs_a_token(host: str) -> None:
+    assert Access.from_settings(StatusSettings(bind=f"[{host}]:9465")).closed
 
 
 def test_the_token_may_come_from_a_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import time
 
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok, warn
-from sqs2pg.keys.provider_development import is_loopback
+from sqs2pg.keys.loopback import is_loopback
 from sqs2pg.postgres.connection import APPLICATION_NAME
 from sqs2pg.postgres.dsn import describe, dsn_options, hosts, resolve_dsn
 
