@@ -388,8 +388,8 @@ SQS = _in(
     (
         "a redelivery is counted twice in the budget",
         "leases",
-        "                self.release([message])\n                old =",
-        "                old =",
+        "                self.release([message])\n                kept =",
+        "                kept =",
         "unit/sqs/test_leases",
     ),
     (
