@@ -58,8 +58,15 @@ class OutcomeCounts(msgspec.Struct, frozen=True):
         written = Outcome.WRITTEN
         if outcomes.count(written) == len(outcomes):
             return cls(len(outcomes), 0, 0, 0)
-        counts = Counter(map(id, outcomes))
-        return cls(*[counts[id(outcome)] for outcome in Outcome])
+        others = [one for one in outcomes if one is not written]
+        counts = Counter(map(id, others))
+        return cls(
+            len(outcomes) - len(others),
+            *[
+                counts[id(one)]
+                for one in (Outcome.DUPLICATE, Outcome.QUARANTINED, Outcome.RELEASED)
+            ],
+        )
 
 
 class SystemAttributes(msgspec.Struct, rename="pascal", frozen=True, gc=False):

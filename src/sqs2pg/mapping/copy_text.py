@@ -30,11 +30,6 @@ def unescaped(cell: str) -> str:
     return text
 
 
-def binary(data: bytes) -> str:
-    r"""Return the cell of a `bytea`: hexadecimal digits after `\x`, the backslash escaped."""
-    return rf"\\x{data.hex()}"
-
-
 def values(line: str) -> list[str | None]:
     """Return the texts in a line, given without its newline; None for NULL."""
     return [None if cell == NULL else unescaped(cell) for cell in line.split("\t")]

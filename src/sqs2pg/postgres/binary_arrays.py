@@ -22,8 +22,9 @@ _ADDRESS_PARTS = struct.Struct(">IH")
 
 FIRST_ADDRESS = "(0,0)"
 """Before that of every row."""
-_COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_COPY_END = b"\xff\xff"
+COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_END = b"\xff\xff"
+"""What the rows of COPY (FORMAT binary) stand between."""
 # The types of elements and of their arrays (pg_type.dat).
 _BYTEA, _INTEGER, _TEXT, _ADDRESS, _UUID = 17, 23, 25, 27, 2950
 
@@ -175,11 +176,11 @@ def int_of(element: bytes) -> int:
 
 def binary_copy(rows: Iterable[Sequence[bytes]]) -> bytes:
     """Return rows of binary values for COPY (FORMAT binary)."""
-    parts = [_COPY_HEAD]
+    parts = [COPY_HEAD]
     for row in rows:
         parts.append(len(row).to_bytes(2, "big"))
         parts += [part for value in row for part in (_LENGTH.pack(len(value)), value)]
-    return b"".join([*parts, _COPY_END])
+    return b"".join([*parts, COPY_END])
 
 
 ArrayOf = Callable[[int, *tuple[bytes, ...]], BinaryArray]

@@ -1,4 +1,4 @@
-"""Dead letters on their way into the quarantine: sealed, and as the lines of a COPY.
+"""Dead letters on their way into the quarantine: sealed, and as the rows of a COPY.
 
 A body is sealed before it comes near SQL, so that neither the table nor the server's log can quote
 it. Those of a batch are sealed together, by the native code where it can.
@@ -9,8 +9,8 @@ message id. What reads the quarantine is `quarantine.py`.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
 from typing import NamedTuple, Protocol
@@ -20,18 +20,19 @@ import msgspec
 from sqs2pg.errors import PermanentFault
 from sqs2pg.keys.aead import SharedKey, associated
 from sqs2pg.keys.keyring import Keyring
-from sqs2pg.mapping.copy_text import NULL, binary
-from sqs2pg.mapping.copy_text import escaped as escaped_anew
 from sqs2pg.mapping.subject import SubjectReader
 from sqs2pg.message import SYSTEM_ATTRIBUTES, DeadLetter, Message, MessageAttribute
 from sqs2pg.native import extension
+from sqs2pg.postgres.binary_arrays import COPY_END, COPY_HEAD
 from sqs2pg.postgres.connection import Session
 from sqs2pg.settings import SYSTEM
 
 COPY = (
     "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, target, attempts, sent_at,"
-    " body, sealed_under, subject, attributes) FROM STDIN"
+    " body, sealed_under, subject, attributes) FROM STDIN (FORMAT binary)"
 )
+NO_ROWS = COPY_HEAD + COPY_END
+"""What the COPY sends without dead letters."""
 BODIES = b"sqs2pg/1/quarantine"
 ATTRIBUTES = b"sqs2pg/1/quarantine/attributes"
 
@@ -40,6 +41,12 @@ _IN_COLUMNS = ("SentTimestamp", "ApproximateReceiveCount")
 _KEPT = {name: of for name, of in SYSTEM_ATTRIBUTES.items() if name not in _IN_COLUMNS}
 _kept_of = attrgetter(*_KEPT.values())
 _ALIKE_MAX = 1_000
+_LENGTH, _PIPELINE = struct.Struct("!i"), struct.Struct("!ih")
+_NUMBERS = struct.Struct("!iiiqi")
+"""Deliveries and time, each after its length, and the length of the body."""
+_UUID_LENGTH, _NULL = _LENGTH.pack(16), _LENGTH.pack(-1)
+_KEY_HEAD = struct.pack("!h", COPY.count(",") + 1) + _UUID_LENGTH
+_EPOCH_US = 946_684_800_000_000  # PostgreSQL's, 2000-01-01, since 1970
 _NOTHING_KEPT = (None,) * len(_KEPT)
 
 
@@ -124,28 +131,41 @@ def associated_data(ledger_key: str, message_id: str, what: bytes = BODIES) -> t
 
 async def copy_dead_letters(session: Session, dead: Iterable[DeadLetter], pipeline: int) -> None:
     """Enter dead letters, in the caller's transaction. Raises psycopg.Error."""
-    if lines := [_line(letter, pipeline) for letter in dead]:
-        await session.copy(COPY, "".join(lines))
+    # Binary: to read a row as text, and its body as digits, costs the server a fifth of the entry.
+    if rows := [_row(letter, pipeline) for letter in dead]:
+        await session.copy(COPY, b"".join((COPY_HEAD, *rows, COPY_END)))
 
 
-@lru_cache(_ALIKE_MAX)
-def escaped(text: str) -> str:
-    """Return the cell of a detail or a table: those of a batch are alike."""
-    return escaped_anew(text)
-
-
-@lru_cache(_ALIKE_MAX)
-def _second(seconds: int) -> str:
-    """Return a second since the epoch in UTC, without its zone."""
-    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()
-
-
-def _line(letter: DeadLetter, pipeline: int) -> str:
-    seconds, ms = divmod(letter.sent_timestamp, 1000)
-    sealed = letter.sealed_attributes
-    attributes = NULL if sealed is None else binary(sealed)
-    return (
-        f"{letter.key}\t{letter.message_id}\t{pipeline}\t{letter.reason}\t{escaped(letter.detail)}"
-        f"\t{escaped(letter.table)}\t{letter.attempts}\t{_second(seconds)}.{ms:03}Z\t{binary(letter.sealed_body)}\t{letter.sealed_under}"
-        f"\t{letter.subject or NULL}\t{attributes}\n"
+def _row(letter: DeadLetter, pipeline: int) -> bytes:
+    """Return the columns of COPY, each after its length: PostgreSQL's documentation, "COPY"."""
+    body, attributes = letter.sealed_body, letter.sealed_attributes
+    since_us = letter.sent_timestamp * 1000 - _EPOCH_US
+    return b"".join(
+        (
+            _KEY_HEAD,
+            bytes.fromhex(letter.key.replace("-", "")),
+            _sized(letter.message_id.encode()),
+            _alike(pipeline, letter.reason, letter.detail, letter.table),
+            _NUMBERS.pack(4, letter.attempts, 8, since_us, len(body)),
+            body,
+            _label(letter.sealed_under),
+            _UUID_LENGTH + bytes.fromhex(letter.subject) if letter.subject else _NULL,
+            _NULL if attributes is None else _sized(attributes),
+        )
     )
+
+
+@lru_cache(_ALIKE_MAX)
+def _alike(pipeline: int, reason: str, detail: str, table: str) -> bytes:
+    """Return the columns that many dead letters of a batch have alike."""
+    texts = [_sized(text.encode()) for text in (reason, detail, table)]
+    return b"".join((_PIPELINE.pack(2, pipeline), *texts))
+
+
+@lru_cache
+def _label(text: str) -> bytes:
+    return _sized(text.encode())
+
+
+def _sized(value: bytes) -> bytes:
+    return _LENGTH.pack(len(value)) + value

@@ -102,7 +102,7 @@ async def _end(session: Session, plan: SinkPlan, vault: Sealer | None, at: _Plac
         at.table, at.needs = "pii.value", "INSERT"
         await vault.rehearse(session)
     at.table, at.needs = "sqs2pg.quarantine", "INSERT"
-    await session.copy(dead_letter_copy.COPY, "")
+    await session.copy(dead_letter_copy.COPY, dead_letter_copy.NO_ROWS)
     at.table = at.needs = ""
     await session.execute(CONSTRAIN)
     at.table, at.needs = "sqs2pg.tally", "INSERT"
