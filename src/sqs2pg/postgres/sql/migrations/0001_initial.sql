@@ -329,7 +329,9 @@ CREATE TABLE sqs2pg.quarantine (
     amended      bigint                     -- the act that wrote a mended body in its place
 );
 COMMENT ON COLUMN sqs2pg.quarantine.subject IS 'reference of the person, where the body names one';
-CREATE INDEX quarantine_message_id ON sqs2pg.quarantine (message_id);
+-- Somebody looks for a message now and then, and each dead letter would pay for a B-tree of random
+-- ids: a quarter of its entry. This index costs almost nothing, and finds the few blocks to search.
+CREATE INDEX quarantine_message_id ON sqs2pg.quarantine USING brin (message_id text_bloom_ops);
 CREATE INDEX quarantine_open ON sqs2pg.quarantine (reason, received_at) WHERE replayed_at IS NULL;
 -- Retention, `quarantine list` and `quarantine purge` filter by age.
 CREATE INDEX quarantine_received_at ON sqs2pg.quarantine (received_at);
