@@ -42,9 +42,12 @@ def test_check_passes_on_a_working_pipeline(shell: Shell) -> None:
 
 
 def test_what_is_wrong_is_reported_with_a_remedy_and_hides_nothing(shell: Shell) -> None:
-    report = shell("check", "--json", code=1, SQS2PG_SOURCE__QUEUE="nowhere").last
+    wrong = {"SQS2PG_SOURCE__QUEUE": "nowhere", "SQS2PG_STATUS__TAP": "true"}
+    report = shell("check", "--json", code=1, **wrong).last
     assert report["ok"] is False
     found = {check["name"]: check for check in report["checks"]}
+    assert found["settings"]["status"] == "fail", "run would refuse the status server"
+    assert "no token" in found["settings"]["detail"]
     assert found["queue"]["status"] == "fail"
     assert found["schema"]["status"] == "fail"
     for name in ("schema", "keys on record"):

@@ -10,11 +10,13 @@ from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, ok, warn
 from sqs2pg.cli.options import counted
 from sqs2pg.cli.versions import versions
+from sqs2pg.status.access import Access
 
 
 async def check_settings(context: Context) -> Finding:
-    """Whether the settings can be read and fit together."""
+    """Whether the settings can be read and fit together, the status server's token too."""
     settings = context.load_settings()
+    Access.from_settings(settings.status)
     if context.config:
         origin = str(context.config)
     elif os.environ.get(settings_module.CONFIG_VARIABLE):
