@@ -109,7 +109,7 @@ def test_a_body_that_does_not_say_whose_it_is_remains_and_is_reported(
     send([recurring_login(1), "not json"])
     vault("run", "--drain")
     ended = vault("forget", "user-00001", "--reason", "x")
-    assert re.search(r"1 quarantined bodies, sealed, .*purged on \d{4}-\d\d-\d\d", ended.out)
+    assert re.search(r"1 quarantined body, sealed, .*purged on \d{4}-\d\d-\d\d", ended.out)
     assert "backups" in ended.out
 
 

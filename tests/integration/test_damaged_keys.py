@@ -189,7 +189,7 @@ async def test_the_doctor_names_whose_key_it_is(
     reference = damage(database, code)
     told = await look_at(database)
     assert told.status == "fail"
-    assert told.detail == f"1 of 6 data keys do not open: subject {reference}"
+    assert told.detail == f"1 of 6 data keys does not open: subject {reference}"
     assert told.remedy
     with login_of(database, "sqs2pg_ingest") as conninfo:
         assert (await look_at(conninfo)).detail.startswith("not tried")

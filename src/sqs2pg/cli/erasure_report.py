@@ -82,13 +82,17 @@ def _until(report: Erased, settings: Settings) -> str | None:
     return f"{newest + days:%Y-%m-%d}" if newest else None
 
 
+_OF_NOBODY = "quarantined body, sealed, that does not say whose it is"
+_OF_NOBODIES = "quarantined bodies, sealed, that do not say whose they are"
+
+
 def remains(report: Erased, settings: Settings) -> list[str]:
     """Return what this erasure cannot reach, one line each."""
     lines = []
     if report.quarantine_unreadable:
         lines.append(
-            f"{report.quarantine_unreadable:,} quarantined bodies, sealed, that do not say whose "
-            f"they are; the last is purged on {_until(report, settings)}"
+            f"{counted(report.quarantine_unreadable, _OF_NOBODY, _OF_NOBODIES)}; the last is "
+            f"purged on {_until(report, settings)}"
         )
     lines += [
         f"rows in the foreign table {table}, a partition on another server: erase them there"

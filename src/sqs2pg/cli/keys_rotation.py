@@ -40,15 +40,16 @@ def rewrap(config: Path | None, as_json: bool) -> None:
     damaged = sorted(work.damaged)
     if as_json:
         needed = [body.sealed_under for body in work.bodies]
-        counted = {"rewrapped": work.rewrapped, "still_needed": needed}
-        print_json({**counted, "damaged": len(damaged), "damaged_references": damaged})
+        done = {"rewrapped": work.rewrapped, "still_needed": needed}
+        print_json({**done, "damaged": len(damaged), "damaged_references": damaged})
         return
-    print(f"rewrapped {work.rewrapped:,} data keys")
+    print(f"rewrapped {counted(work.rewrapped, 'data key')}")
     _print_damaged(damaged)
     for body in work.bodies:
         print(
-            f"{body.count:,} quarantined bodies still need {body.sealed_under.replace(':', ' v')}, "
-            f"the newest of {body.newest:%Y-%m-%d}: keep that root until they are purged"
+            f"{counted(body.count, 'quarantined body needs', 'quarantined bodies need')} "
+            f"{body.sealed_under.replace(':', ' v')} still, the newest of {body.newest:%Y-%m-%d}: "
+            "keep that root until none is left"
         )
 
 
@@ -71,21 +72,27 @@ def rekey(config: Path | None, as_json: bool) -> None:
     if report.rows_merged:
         print(f"{counted(report.rows_merged, 'row')} went into another row of the same key")
     if report.rows_deleted:
-        print(f"{counted(report.rows_deleted, 'row')} had been deleted since, and is gone")
+        print(
+            f"{counted(report.rows_deleted, 'row')} had been deleted since, and "
+            f"{'is' if report.rows_deleted == 1 else 'are'} gone"
+        )
     if report.values_damaged:
-        print(f"{report.values_damaged:,} sealed values do not open and were left")
+        print(
+            f"{counted(report.values_damaged, 'sealed value does', 'sealed values do')} not open "
+            "and stayed as before"
+        )
     _print_damaged(damaged)
     if report.rows_left:
         print(
-            f"{report.rows_left:,} cells keep an old token: no value is sealed for them, "
-            "so they do not join with new rows"
+            f"{counted(report.rows_left, 'cell keeps', 'cells keep')} an old token, for which no "
+            "value is sealed: it does not join with new rows"
         )
 
 
 def _print_damaged(references: list[str]) -> None:
     if references:
         print(
-            f"{len(references):,} data keys do not open and were left: subject "
+            f"{counted(len(references), 'data key does', 'data keys do')} not open: left, subject "
             f"{listed(references, SHOWN_MAX)}. Restore their rows of pii.subject_key "
             "from a backup, or erase those people"
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from sqs2pg.cli.options import print_json, terminal_text
+from sqs2pg.cli.options import counted, print_json, terminal_text
 
 if TYPE_CHECKING:
     from sqs2pg.vault.person_data import PersonData
@@ -55,7 +55,10 @@ def _lines(found: PersonData) -> list[str]:
 def _notes(found: PersonData) -> list[str]:
     notes = [f"the request is act {found.audit} of the audit"]
     if found.unopened:
-        notes.append(f"{found.unopened:,} values and bodies do not open: tell the auditor")
+        notes.append(
+            f"{counted(found.unopened, 'value or body does', 'values and bodies do')} not open: "
+            "tell the auditor"
+        )
     if found.cut_off:
         notes.append(f"there may be more: {', '.join(found.cut_off)} reached the limit")
     return notes

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from sqs2pg.postgres.quarantine import Entry, Purged, Selection
     from sqs2pg.postgres.quarantine_groups import Group
 
+_ENTRIES = ("quarantine entry", "quarantine entries")
+
 
 @click.group(cls=CommandGroup)
 def quarantine() -> None:
@@ -293,7 +295,7 @@ async def _purge(settings: Settings, selection: Selection, *, yes: bool) -> Purg
         extent = await work.measure(session, pipeline, selection)
         if not yes:
             raise SettingsError(
-                f"this would delete {extent.entries:,} quarantine entries for good, "
+                f"this would delete {counted(extent.entries, *_ENTRIES)} for good, "
                 f"{extent.open:,} of them never replayed",
                 code="not_confirmed",
                 hint="add --yes to do it",

@@ -6,7 +6,7 @@ import time
 
 from sqs2pg.cli.doctor.context import Context
 from sqs2pg.cli.doctor.finding import Finding, fail, ok
-from sqs2pg.cli.options import listed
+from sqs2pg.cli.options import counted, listed
 from sqs2pg.vault.batching import FIRST_SUBJECT
 from sqs2pg.vault.crypto import KeyEncryptionKeys, SubjectKeyFault
 
@@ -43,11 +43,12 @@ async def check_subject_keys(context: Context) -> list[Finding]:
         if time.monotonic() > until:
             break
     if not damaged:
-        return [ok(name, f"{tried:,} data keys tried, all open")]
+        return [ok(name, f"{counted(tried, 'data key')} tried, all open")]
     return [
         fail(
             name,
-            f"{len(damaged):,} of {tried:,} data keys do not open: subject "
+            f"{len(damaged):,} of {counted(tried, 'data key')} "
+            f"{'does' if len(damaged) == 1 else 'do'} not open: subject "
             f"{listed(damaged, NAMED_MAX)}",
             "messages about these people are held. Restore their rows of pii.subject_key from a "
             "backup, add a vault root that is missing, or erase them",

@@ -20,6 +20,7 @@ import msgspec
 from sqs2pg.cli.doctor.personal_names import Category, category_of
 from sqs2pg.cli.doctor.propose_field import Proposed, dropped, explain, propose_scalar
 from sqs2pg.cli.doctor.sample_shapes import Shape, shape_of, step_of
+from sqs2pg.cli.options import counted
 from sqs2pg.settings.fields import DROP
 
 DEPTH_MAX = 5
@@ -195,7 +196,8 @@ def _fill(
     table.fields += fields
     if shape.hidden:
         table.notes.append(
-            f"{shape.hidden} members are left out: their names look like data or fit no path"
+            f"{counted(shape.hidden, 'member is', 'members are')} left out: the name looks like "
+            "data or fits no path"
         )
 
 
