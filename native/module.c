@@ -227,7 +227,7 @@ static int module_exec(PyObject *module)
     }
     convert_double_by = format_as_python;
     if (fast_path_prepare() < 0 || add_type(module, &fast_path_spec) < 0 ||
-        add_type(module, &known_spec) < 0 || PyModule_AddIntConstant(module, "API", 32) < 0)
+        add_type(module, &known_spec) < 0 || PyModule_AddIntConstant(module, "API", 33) < 0)
         return -1;
     /* For its libcrypto. An interpreter may have none. */
     PyObject *hashes = PyImport_ImportModule("_hashlib");

@@ -21,7 +21,6 @@ enum {
     FIELD,
     TOKEN,
     SEALED,
-    MAPPED,
     VALUE_COLUMNS
 };
 
@@ -42,7 +41,7 @@ struct renew {
     struct column columns[VALUE_COLUMNS];
     Py_ssize_t count;
     const uint8_t **openers;
-    struct part data_key, drawn;
+    struct part data_key, drawn, seen;
     PyObject *of_fields; /* associated data of a value, before its token */
     PyObject *pseudonyms; /* by field */
     PyObject *remask;
@@ -52,7 +51,7 @@ struct renew {
     const struct sealed_value **pairs;
     struct person *people; /* by row */
     struct aead *aead;
-    struct text aad, plain, tokens, out, map, sealed;
+    struct text aad, plain, tokens, out, new_pairs, pairs_seen, sealed;
     Py_ssize_t left; /* values that Python masks */
     long long moved;
 };
@@ -227,28 +226,28 @@ static int by_old_token(const void *a, const void *b)
     return order ? order : (one->row > other->row) - (one->row < other->row);
 }
 
-/* Write the pairs of tokens that the map does not have yet, each once, by old token. */
-static enum result put_pairs(struct renew *job)
+/* Write the pairs of tokens that were `seen` or not, each once, by old token. */
+static enum result put_pairs(struct renew *job, int seen, struct text *out)
 {
     static const char FIELDS[] = {0, FIELDS_OF_A_PAIR};
     const struct sealed_value *before = NULL;
     Py_ssize_t count = 0;
     for (Py_ssize_t i = 0; i < job->moved; i++)
-        if (*job->columns[MAPPED].elements[job->values[i].row].at == 0)
+        if ((job->seen.at[job->values[i].row] != 0) == seen)
             job->pairs[count++] = &job->values[i];
     qsort(job->pairs, (size_t)count, sizeof *job->pairs, by_old_token);
-    text_append(&job->map, COPY_HEAD, sizeof COPY_HEAD);
+    text_append(out, COPY_HEAD, sizeof COPY_HEAD);
     for (Py_ssize_t i = 0; i < count; i++) {
         const struct sealed_value *one = job->pairs[i];
         if (before != NULL && compare_texts(before->token, one->token) == 0)
             continue;
         before = one;
-        text_append(&job->map, FIELDS, sizeof FIELDS);
-        text_append_sized(&job->map, one->token.at, one->token.len);
-        text_append_sized(&job->map, one->renewed.at, one->renewed.len);
+        text_append(out, FIELDS, sizeof FIELDS);
+        text_append_sized(out, one->token.at, one->token.len);
+        text_append_sized(out, one->renewed.at, one->renewed.len);
     }
-    text_append(&job->map, COPY_TAIL, sizeof COPY_TAIL);
-    return job->map.failed ? NO_MEMORY : DONE;
+    text_append(out, COPY_TAIL, sizeof COPY_TAIL);
+    return out->failed ? NO_MEMORY : DONE;
 }
 
 /* Make the new tokens that C code can make. */
@@ -406,7 +405,8 @@ static int gather(struct renew *job)
                                                              .sealed = columns[SEALED].elements[i],
                                                              .token = columns[TOKEN].elements[i]};
     }
-    return job->drawn.len == job->count * AEAD_NONCE_BYTES || refuse_rows();
+    return (job->drawn.len == job->count * AEAD_NONCE_BYTES && job->seen.len == job->count) ||
+           refuse_rows();
 }
 
 /* Open, ask for the new tokens, seal. */
@@ -426,12 +426,16 @@ static PyObject *renew(struct renew *job)
     Py_BEGIN_ALLOW_THREADS;
     result = seal_all(job);
     if (result == DONE)
-        result = put_pairs(job);
+        result = put_pairs(job, 0, &job->new_pairs);
+    if (result == DONE)
+        result = put_pairs(job, 1, &job->pairs_seen);
     Py_END_ALLOW_THREADS;
     Py_DECREF(renewed);
     return result == DONE
-               ? Py_BuildValue("Lny#y#", job->moved, job->kept, job->map.at, (Py_ssize_t)job->map.len,
-                               job->out.at, (Py_ssize_t)job->out.len)
+               ? Py_BuildValue("Lny#y#y#", job->moved, job->kept, job->new_pairs.at,
+                               (Py_ssize_t)job->new_pairs.len, job->pairs_seen.at,
+                               (Py_ssize_t)job->pairs_seen.len, job->out.at,
+                               (Py_ssize_t)job->out.len)
                : not_done(result);
 }
 
@@ -452,7 +456,8 @@ static void forget(struct renew *job)
     text_forget(&job->plain);
     text_forget(&job->tokens);
     text_forget(&job->out);
-    text_forget(&job->map);
+    text_forget(&job->new_pairs);
+    text_forget(&job->pairs_seen);
     text_forget(&job->sealed);
 }
 
@@ -461,13 +466,13 @@ PyObject *renew_values(PyObject *module, PyObject *args)
     (void)module;
     struct renew job = {.columns = {[ADDRESS].size = ADDRESS_BYTES, [MADE_BY].size = 4,
                                     [SUBJECT].size = REFERENCE_BYTES, [GENERATION].size = 4,
-                                    [VERSION].size = VERSION_BYTES, [FIELD].size = 4, [MAPPED].size = 1}};
+                                    [VERSION].size = VERSION_BYTES, [FIELD].size = 4}};
     struct part rows;
     PyObject *derive, *found = NULL, *known = NULL;
-    if (!PyArg_ParseTuple(args, "y#nO(y#O!)O!Oy#", &rows.at, &rows.len, &job.count, &derive,
+    if (!PyArg_ParseTuple(args, "y#nO(y#O!)O!Oy#y#", &rows.at, &rows.len, &job.count, &derive,
                           &job.data_key.at, &job.data_key.len, &PyTuple_Type, &job.of_fields,
                           &PyTuple_Type, &job.pseudonyms, &job.remask, &job.drawn.at,
-                          &job.drawn.len))
+                          &job.drawn.len, &job.seen.at, &job.seen.len))
         return NULL;
     if (read_rows(rows, job.count, job.columns, VALUE_COLUMNS) &&
         gather(&job) && (known = PyDict_New()) != NULL &&

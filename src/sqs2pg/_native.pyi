@@ -121,20 +121,22 @@ def renew_values(
     pseudonyms: tuple[tuple[int, bytes, bytes] | None, ...],
     remask: Callable[[list[int], list[str], list[str]], list[str | None]],
     drawn: bytes,
+    seen: bytes,
     /,
-) -> tuple[int, int, bytes, bytes] | None:
+) -> tuple[int, int, bytes, bytes, bytes] | None:
     """Give sealed values new tokens; return how many, and what is written, for COPY.
 
     Second, how many have a token of the old form: the others are left. Then rows for the map of
-    tokens, sorted by old token: both tokens, where the map lacks them. Then rows of values, sorted
-    by value.
+    tokens, sorted by old token: those that were not `seen`, and those that were. Then rows of
+    values, sorted by value.
 
     None as above. `rows`: as `renew_values.VALUE_SIZES` says. `contexts`: associated data, that of
     a data key before the reference, that of each field's values before the token. `pseudonyms`: of
     each field kind, as in `mask.h`, prefix and key of its new tokens. Where that is None, or C code
     does not know a value's canonical form, `remask` makes the token: it takes the number of the
     field from 0, the token and the cleartext of each such value, and returns the new token; None:
-    the value keeps its token. A row of a value has address, transaction, new token, sealed value,
+    the value keeps its token. `seen`: a byte for each value, 0 where its old token is new. A row
+    of the map has both tokens. A row of a value has address, transaction, new token, sealed value,
     and whether the row before has the same value. Raises as above.
     """
 

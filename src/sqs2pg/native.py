@@ -17,7 +17,7 @@ except ImportError:
 else:
     EXTENSION = _native
 
-API = 32
+API = 33
 """The extension must have this number: a checkout may have one built from older sources."""
 
 

@@ -360,6 +360,53 @@ async def test_a_value_that_a_message_stores_meanwhile_is_kept_once(
     assert (report.rows, report.rows_left) == (3, 0)
 
 
+@pytest.mark.parametrize("native", ["1", "0"])
+async def test_a_token_that_values_of_several_batches_have_is_in_the_map_once(
+    pipeline: Assemble,
+    settings: MakeSettings,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    native: str,
+) -> None:
+    monkeypatch.setattr("sqs2pg.vault.rekey.BATCH_VALUES", 4)
+    monkeypatch.setattr("sqs2pg.vault.batching.BATCH_ROWS_MAX", 4)
+    async with pipeline(**ON) as ready:
+        await write(ready, [message(f"p{n}", "192.0.2.1", str(n % 5)) for n in range(40)])
+    chosen = settings(**ON)
+    rotate(chosen, database, "pseudonym")
+    monkeypatch.setenv("SQS2PG_NATIVE", native)
+    assert (await rekey_values(chosen)).values == 80
+    assert rows(database, "SELECT count(*), count(DISTINCT new_token) FROM pii.token_map") == [
+        (6, 6)
+    ]
+    report = await rekey(chosen)
+    assert (report.values, report.rows, report.rows_left) == (0, 40, 0)
+    assert assert_every_value_opens(chosen, database) == 80
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["the whole command", "its first step"])
+async def test_a_value_whose_token_is_in_the_map_of_a_killed_run_gets_its_new_one(
+    pipeline: Assemble, settings: MakeSettings, database: str, *, whole: bool
+) -> None:
+    async with pipeline(**ON) as ready:
+        await write(ready, [message(f"p{n}", "192.0.2.1", str(n)) for n in range(9)])
+    chosen = settings(**ON)
+    rows(database, "CREATE TABLE before AS SELECT * FROM pii.value")
+    rotate(chosen, database, "pseudonym")
+    await rekey_values(chosen)
+    left = "subject IN (SELECT DISTINCT subject FROM before ORDER BY 1 LIMIT 4)"
+    rows(database, f"DELETE FROM pii.value WHERE {left}")
+    rows(database, f"INSERT INTO pii.value SELECT * FROM before WHERE {left}")
+    mapped = rows(database, "SELECT * FROM pii.token_map ORDER BY 1")
+    if not whole:
+        assert (await rekey_values(chosen)).values == 8
+        assert rows(database, "SELECT * FROM pii.token_map ORDER BY 1") == mapped
+    report = await rekey(chosen)
+    assert (report.values, report.rows, report.rows_left) == (8 if whole else 0, 9, 0)
+    assert rows(database, "SELECT DISTINCT left(token, 3) FROM pii.value") == [("v2_",)]
+    assert assert_every_value_opens(chosen, database) == 18
+
+
 async def test_rekey_in_many_batches_and_parts_leaves_what_does_not_open(
     settings: MakeSettings, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,8 @@ FIRST_ADDRESS = "(0,0)"
 COPY_HEAD = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END = b"\xff\xff"
 """What the rows of COPY (FORMAT binary) stand between."""
+NO_ROWS = COPY_HEAD + COPY_END
+"""For COPY (FORMAT binary)."""
 # The types of elements and of their arrays (pg_type.dat).
 _BYTEA, _INTEGER, _TEXT, _ADDRESS, _UUID = 17, 23, 25, 27, 2950
 

@@ -17,13 +17,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 
 from sqs2pg.errors import FatalFault
 from sqs2pg.keys.keyring import Keyring
+from sqs2pg.native import extension
 from sqs2pg.postgres import audit
-from sqs2pg.postgres.binary_arrays import FIRST_ADDRESS, address_text, binary_copy, binary_row
+from sqs2pg.postgres.binary_arrays import FIRST_ADDRESS, NO_ROWS, address_text, binary_row
 from sqs2pg.postgres.connection import READ_COMMITTED, Session
 from sqs2pg.postgres.digest import extend_digests
 from sqs2pg.postgres.key_registry import refuse_missing_root
@@ -38,6 +40,7 @@ from sqs2pg.vault.batching import (
     together,
     wait_for_batches,
 )
+from sqs2pg.vault.known_values import VALUE_HASHES_MAX
 from sqs2pg.vault.renew_values import VALUE_SIZES, RenewedValues, ValueRenewer
 from sqs2pg.vault.target_rows import REHEARSAL_HINTS
 from sqs2pg.vault.token_map import OLD, RecoverableColumn, TokenMap
@@ -51,27 +54,30 @@ the same moment; the next try finds that value."""
 _COUNT = f"SELECT count(*) FROM pii.value v WHERE v.field = ANY (%s) AND {OLD.format('v.token')}"
 # A scan of a range of addresses goes in their order; ORDER BY would sort all of it. In another
 # order rows would be left out, and the next pass would take them. The form of a token is looked at
-# where the value is opened, which costs less than an expression here. LIMIT has each token looked
-# up in the map by its index: EXISTS may read the whole map for each batch.
-_NEXT = f"""SELECT count(*), max(n.address), string_agg({binary_row(VALUE_SIZES)}, ''::bytea)
+# where the value is opened, which costs less than an expression here.
+_NEXT = f"""SELECT count(*), max(n.address), string_agg({binary_row(VALUE_SIZES)}, ''::bytea),
+       string_agg(int8send(n.token_hash), ''::bytea)
 FROM (
     SELECT v.ctid AS address, v.xmin AS made_by, v.subject, v.generation, k.key_version,
-           k.wrapped_key, array_position(%s::text[], v.field) AS number, v.token, v.sealed,
-           (SELECT true FROM pii.token_map m WHERE m.old_token = v.token LIMIT 1) IS NOT NULL
-               AS mapped
+           k.wrapped_key, array_position(%s::text[], v.field) AS number, v.token, v.token_hash,
+           v.sealed
     FROM pii.value v
     JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
     WHERE v.ctid > %s::tid AND v.ctid < %s::tid AND v.token_hash BETWEEN %s AND %s
     AND v.field = ANY (%s) AND NOT starts_with(v.token, %s) LIMIT %s) n"""
 _PAGES = "SELECT pg_relation_size('pii.value') / current_setting('block_size')::bigint"
 # Both tokens of a value come in by COPY, never as parameters: with them in the server's log,
-# somebody who has the old root could get from a guessed value to its new token. The pairs that the
-# map lacks go straight into it. Nobody but another rekey adds what this lane does: then the batch
-# fails, and is read again. They are sorted, so that the index is written page by page.
-_COPY_PAIRS = "COPY pii.token_map (old_token, new_token) FROM STDIN (FORMAT binary)"
+# somebody who has the old root could get from a guessed value to its new token. Pairs that this
+# lane has not seen go straight into the map: nobody but another rekey adds them. All are sorted, so
+# that the index is written page by page.
+_COPY_NEW_PAIRS = "COPY pii.token_map (old_token, new_token) FROM STDIN (FORMAT binary)"
+_COPY_PAIRS = "COPY pg_temp.sqs2pg_pairs (old_token, new_token) FROM STDIN (FORMAT binary)"
+_ADD_PAIRS = """INSERT INTO pii.token_map (old_token, new_token)
+SELECT p.old_token, p.new_token FROM pg_temp.sqs2pg_pairs p ON CONFLICT DO NOTHING"""
 _CREATE = """CREATE TEMP TABLE sqs2pg_moved (address tid, made_by xid, new_token text, sealed bytea,
     again boolean,
-    new_hash bigint GENERATED ALWAYS AS (hashtextextended(new_token, 0)) STORED) ON COMMIT DROP"""
+    new_hash bigint GENERATED ALWAYS AS (hashtextextended(new_token, 0)) STORED) ON COMMIT DROP;
+CREATE TEMP TABLE sqs2pg_pairs (old_token text, new_token text) ON COMMIT DROP"""
 _COPY = """COPY pg_temp.sqs2pg_moved (address, made_by, new_token, sealed, again)
 FROM STDIN (FORMAT binary)"""
 # By address, without a lock: while the erasure lock is held nothing but another rekey changes these
@@ -169,7 +175,7 @@ class Rekeyer:
             [(mapped,)] = await self._session.execute(_MAP_ROWS)
             if self.total or mapped:
                 await self._record("keys_rekey", f"{self.total:,} values to get new tokens")
-                await self.rekey_values()
+                await self.rekey_values(left=bool(mapped))
                 await self._map.apply(left=bool(mapped))
                 done = self.report
                 await self._record("keys_rekey_done", f"{done.values:,} values, {done.rows:,} rows")
@@ -183,7 +189,8 @@ class Rekeyer:
         try:
             with explained():
                 async with self._session.transaction(SHARED, _CREATE) as transaction:
-                    await self._session.copy(_COPY_PAIRS, binary_copy(()))
+                    await self._session.copy(_COPY_NEW_PAIRS, NO_ROWS)
+                    await self._session.execute(_ADD_PAIRS)
                     await self._session.execute(_MOVE + _UNLESS_STORED)
                     await self._session.execute(_REMOVE)
                     await transaction.rollback()
@@ -206,17 +213,18 @@ class Rekeyer:
         subject = f"pseudonym version {self._version}: {what}"
         await audit.record(self._session, act, subject=subject)
 
-    async def rekey_values(self) -> None:
+    async def rekey_values(self, *, left: bool = False) -> None:
         """Give all values in the vault new tokens. Raises as `run`.
 
-        The targets keep the old ones until `run` applies the map.
+        The targets keep the old ones until `run` applies the map. `left`: a run that was killed has
+        left its map.
         """
         moved = -1
         # Once more for values that VACUUM FULL or CLUSTER has moved meanwhile.
         while moved != self.report.values:
             moved, self.report.values_damaged = self.report.values, 0
             [(pages,)] = await self._session.execute(_PAGES)  # what comes behind them is new
-            await together(*(lane.run(f"({pages},0)") for lane in self._lanes))
+            await together(*(lane.run(f"({pages},0)", left=left) for lane in self._lanes))
 
 
 class _Lane:
@@ -236,14 +244,17 @@ class _Lane:
         self._hashes = hashes
         self._renewer = ValueRenewer(keyring, work.fields, work.columns_of)  # for its own thread
         self._batch_size = BatchSize(BATCH_VALUES)
+        self._seen: Any = None  # `_native.KnownValues` of hashes of tokens
+        self._map_left = False
         self._look_for_stored = False
 
-    async def run(self, end: str) -> None:
+    async def run(self, end: str, *, left: bool) -> None:
         """Give all values of the lane before an address new tokens, batch by batch.
 
-        A message under the new version may have stored a value that the batch would, or store it at
-        the same moment: then the batch is done again.
+        `left`: the map may have any token. A message under the new version may have stored a value
+        that the batch would, or store it at the same moment: then the batch is done again.
         """
+        self._map_left = left
         after: str | None = FIRST_ADDRESS
         tries = 0
         while after is not None:
@@ -264,14 +275,17 @@ class _Lane:
         opening = f"{SHARED}, {BY_INDEX}", _CREATE
         async with session.transaction(*opening, mode=READ_COMMITTED):
             values = fields, after, end, *self._hashes, fields, self._work.current, size
-            [(count, last, rows)] = await session.execute(_NEXT, values, binary=True)
+            [(count, last, rows, hashes)] = await session.execute(_NEXT, values, binary=True)
             if count:
-                done = await asyncio.to_thread(self._renewer.renew, rows, count)
+                seen = self._seen_of(hashes, count)
+                done = await asyncio.to_thread(self._renewer.renew, rows, count, seen)
                 moved, old = done.moved, done.old
                 for fault in done.faults:
                     await refuse_missing_root(session, self._keyring, "vault", fault.root)
                     self._work.damaged.add(fault.subject)
                 await self._move(done)
+        if count and self._seen is not None:
+            self._seen.add(hashes)
         self._work.report.values += moved
         self._work.report.values_damaged += old - moved
         if count < size:
@@ -279,10 +293,29 @@ class _Lane:
         self._batch_size.observe(time.monotonic() - began)
         return address_text(last)
 
+    def _seen_of(self, hashes: bytes, count: int) -> bytes:
+        """Return for each token whether the map may have it.
+
+        One that the lane has forgotten, or another rekey has added, fails the batch; then it is
+        done again as if all had been seen.
+        """
+        seen = bytearray(b"\1" * count)
+        native = extension()
+        if native is not None and not (self._map_left or self._look_for_stored):
+            if self._seen is None:
+                self._seen = native.KnownValues(VALUE_HASHES_MAX)
+            for number in memoryview(self._seen.unknown(hashes)).cast("I"):
+                seen[number] = 0
+        return bytes(seen)
+
     async def _move(self, done: RenewedValues) -> None:
         """Write a batch. Raises psycopg.Error."""
         if done.moved:
-            await self._session.copy(_COPY_PAIRS, done.pairs)
+            if done.new_pairs != NO_ROWS:
+                await self._session.copy(_COPY_NEW_PAIRS, done.new_pairs)
+            if done.pairs != NO_ROWS:
+                await self._session.copy(_COPY_PAIRS, done.pairs)
+                await self._session.execute(_ADD_PAIRS)
             await self._session.copy(_COPY, done.rows)
             unless = _UNLESS_STORED if self._look_for_stored else ""
             changed = await self._session.count(_MOVE + unless)

@@ -39,12 +39,8 @@ VALUE_SIZES = {
     "int4send(n.number)": 4,
     "textsend(n.token)": 0,
     "n.sealed": 0,
-    "boolsend(n.mapped)": 1,
 }
-"""The columns of a row of a batch, for `binary_row`.
-
-`number` is that of the field, from 1; `mapped`: whether the map of tokens has the token already.
-"""
+"""The columns of a row of a batch, for `binary_row`; `number` is that of the field, from 1."""
 _OLD_FORM = re.compile("v[1-9][0-9]{0,3}_[0-9a-f]{32}").fullmatch  # as `token_map.OLD`
 
 
@@ -54,8 +50,10 @@ class RenewedValues(NamedTuple):
     moved: int
     old: int
     """Values whose token is a pseudonym's; the others need no new one, and are left."""
-    pairs: bytes
+    new_pairs: bytes
     """For COPY (FORMAT binary), by old token: the old and the new tokens that the map lacks."""
+    pairs: bytes
+    """The same of those that it may have."""
     rows: bytes
     """The same of the values, sorted as batches of ingest are, so that the two never wait for each
     other: address, transaction, new token, sealed value, and whether the row before has the same
@@ -83,10 +81,10 @@ class ValueRenewer:
         made = [{column.pseudonym for column in columns[field]} for field in fields]
         self._pseudonyms = tuple(one.pop() if len(one) == 1 else None for one in made)
 
-    def renew(self, rows: bytes, count: int) -> RenewedValues:
+    def renew(self, rows: bytes, count: int, seen: bytes) -> RenewedValues:
         """Renew so many values; those that do not open, or have no new token, are left out.
 
-        `rows`: as `VALUE_SIZES` says.
+        `rows`: as `VALUE_SIZES` says; `seen`: a byte for each, 0 where the map lacks its token.
         """
         drawn = os.urandom(count * NONCE_BYTES_PLAIN)
         native = extension()
@@ -99,11 +97,12 @@ class ValueRenewer:
                 self._pseudonyms,
                 self._remask,
                 drawn,
+                seen,
             )
             if renewed is not None:
-                moved, old, pairs, lines = renewed
-                return RenewedValues(moved, old, pairs, lines, [])
-        return self._renew_each(rows, drawn)
+                moved, old, new_pairs, pairs, lines = renewed
+                return RenewedValues(moved, old, new_pairs, pairs, lines, [])
+        return self._renew_each(rows, drawn, seen)
 
     def _remask(
         self, numbers: Sequence[int], tokens: Sequence[str], values: Sequence[str]
@@ -129,15 +128,16 @@ class ValueRenewer:
                     return column.masks[self._version]
         return columns[0].masks[self._version]
 
-    def _renew_each(self, sent: bytes, drawn: bytes) -> RenewedValues:
+    def _renew_each(self, sent: bytes, drawn: bytes, seen: bytes) -> RenewedValues:
         old = 0
+        new_pairs: dict[bytes, bytes] = {}
         pairs: dict[bytes, bytes] = {}
         moved: list[tuple[tuple[bytes, int, str], tuple[bytes, ...]]] = []
         faults: list[SubjectKeyFault] = []
         keys: dict[bytes, PersonKey | None] = {}
         read = rows_of(sent, tuple(VALUE_SIZES.values()))
-        for row, nonce in zip(read, split_nonces(drawn), strict=True):
-            address, made_by, bare, generation, version, wrapped, number, name, sealed, mapped = row
+        for row, nonce, known in zip(read, split_nonces(drawn), seen, strict=True):
+            address, made_by, bare, generation, version, wrapped, number, name, sealed = row
             if not _OLD_FORM(name.decode()):
                 continue
             old += 1
@@ -161,12 +161,16 @@ class ValueRenewer:
             if new is not None:
                 again = seal_value(key, value, field, new, subject, nonce)
                 whole = address, made_by, new.encode(), again
-                if mapped == b"\0":
-                    pairs.setdefault(name, new.encode())
+                (pairs if known else new_pairs).setdefault(name, new.encode())
                 moved.append(((bare, int_of(number), new), whole))
         moved.sort(key=lambda one: one[0])
         repeats = [b"\0", *(bytes([one[0] == before[0]]) for before, one in pairwise(moved))]
         rows = [(*whole, mark) for (_, whole), mark in zip(moved, repeats, strict=False)]
         return RenewedValues(
-            len(moved), old, binary_copy(sorted(pairs.items())), binary_copy(rows), faults
+            len(moved),
+            old,
+            binary_copy(sorted(new_pairs.items())),
+            binary_copy(sorted(pairs.items())),
+            binary_copy(rows),
+            faults,
         )

@@ -93,7 +93,11 @@ class ReadValues(NamedTuple):
     numbers: list[bytes]
     tokens: list[bytes]
     sealed: list[bytes]
-    mapped: list[bytes]
+
+    @property
+    def seen(self) -> bytes:
+        """Some tokens are in the map already."""
+        return bytes(1 - bool(token and token[-1] % 3) for token in self.tokens)
 
     @property
     def rows(self) -> bytes:
@@ -135,7 +139,7 @@ def read_values(count: int, texts: Sequence[str] = TEXTS) -> ReadValues:
     wrapped = people.wrapped
     whose = [draw.randrange(len(subjects)) for _ in range(count)]
     numbers = [draw.choice([1, 2]) for _ in whose]
-    # Some tokens stand for values of several people, and some are in the map already.
+    # Some tokens stand for values of several people.
     tokens = [
         f"v1_{hash_of(number // 2 if number % 5 == 1 else number)}" for number in range(count)
     ]
@@ -156,7 +160,6 @@ def read_values(count: int, texts: Sequence[str] = TEXTS) -> ReadValues:
         integers(numbers),
         list(map(str.encode, tokens)),
         sealed,
-        [bytes([int(token[-1], 16) % 3 == 0]) for token in tokens],
     )
 
 
@@ -179,7 +182,7 @@ def renewed(
 ) -> RenewedValues:
     without_random(monkeypatch, native=native)
     count = len(values.subjects)
-    return ValueRenewer(KEYRING, FIELDS, columns).renew(values.rows, count)
+    return ValueRenewer(KEYRING, FIELDS, columns).renew(values.rows, count, values.seen)
 
 
 @pytest.mark.parametrize("count", [1, 2, WRAPS_PER_KEY, WRAPS_PER_KEY + 1, 3 * WRAPS_PER_KEY - 5])
@@ -351,11 +354,11 @@ def test_the_map_gets_each_pair_once_that_it_lacks(monkeypatch: pytest.MonkeyPat
     made = renewed(monkeypatch, values, native=True)
     new = mask("ann")
     assert new is not None
-    lacking = {
-        old for old, mapped in zip(values.tokens, values.mapped, strict=True) if mapped == b"\0"
-    }
+    lacking = {old for old, seen in zip(values.tokens, values.seen, strict=True) if not seen}
     assert 0 < len(lacking) < len(set(values.tokens)) < len(values.tokens)
-    assert made.pairs == binary_copy((old, new.encode()) for old in sorted(lacking))
+    found = set(values.tokens) - lacking
+    assert made.new_pairs == binary_copy((old, new.encode()) for old in sorted(lacking))
+    assert made.pairs == binary_copy((old, new.encode()) for old in sorted(found))
 
 
 @pytest.mark.parametrize(
@@ -389,7 +392,7 @@ def test_a_value_with_a_token_of_another_form_is_left(
         made = [renewed(monkeypatch, given, native=native) for native in (True, False)]
         assert made[0] == made[1]
         assert made[0].old == 8
-    only = type(values)(*(column[7:8] for column in given))
+    only = ReadValues(*(column[7:8] for column in given))
     made = [renewed(monkeypatch, only, native=native) for native in (True, False)]
     assert made[0] == made[1]
     assert made[0][:2] == (0, 0)
@@ -402,7 +405,7 @@ def test_a_value_that_does_not_open_is_left_to_python(
     values = read_values(30)
     values = values._replace(**{column: damaged(getattr(values, column), 3, at)})
     made = [renewed(monkeypatch, values, native=native) for native in (True, False)]
-    assert made[0][:4] == made[1][:4]
+    assert made[0][:5] == made[1][:5]
     assert 0 < made[0].moved < made[0].old == 30
     assert {fault.code for fault in made[0].faults} <= {"subject_key_damaged"}
 
@@ -444,7 +447,7 @@ def test_rows_of_another_form_are_refused(change: int) -> None:
         native.rewrap_keys(*given)
 
 
-@pytest.mark.parametrize("change", range(10))
+@pytest.mark.parametrize("change", range(11))
 def test_values_of_another_form_are_refused(change: int) -> None:
     values = read_values(3)
     given: list[Any] = [
@@ -454,6 +457,7 @@ def test_values_of_another_form_are_refused(change: int) -> None:
         (None, None),
         lambda _numbers, tokens, _values: tokens,
         bytes(36),
+        bytes(3),
     ]
     native = extension()
     assert native.renew_values(values.rows, *given)[0] == 3
@@ -478,5 +482,7 @@ def test_values_of_another_form_are_refused(change: int) -> None:
             given[3] = None, (0, b"v2_", bytes(65))
         case 9:
             given[3] = None, "no tuple"
+        case 10:
+            given[6] = bytes(2)
     with pytest.raises(ValueError, match="no rows"):
         native.renew_values(values.rows, *given)
