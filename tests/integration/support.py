@@ -1,4 +1,4 @@
-"""What integration tests share: getting messages on and off a queue, and rows."""
+"""What integration tests share: messages on and off a queue, rows, metrics, and the books."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import psycopg
 
 from sqs2pg.message import Message
 from sqs2pg.postgres.connection import Session
+from sqs2pg.postgres.verify import VerifyReport, verify
 from sqs2pg.runners.connect import connect
 from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
@@ -26,6 +27,28 @@ async def opened(settings: Settings) -> AsyncIterator[Session]:
         yield session
     finally:
         await session.close()
+
+
+async def books(database: str, pipeline: int) -> VerifyReport:
+    """Return what `verify` says of a pipeline."""
+    session = await Session.connect(database)
+    try:
+        return await verify(session, pipeline)
+    finally:
+        await session.close()
+
+
+async def assert_books_balance(settings: Settings, **expected: int) -> None:
+    """Verify the first pipeline of the database: no difference, and the expected numbers."""
+    async with opened(settings) as session:
+        report = await verify(session, 1, dedupe=bool(settings.ledger.dedupe_key))
+    assert report.differences == []
+    assert {name: getattr(report, name) for name in expected} == expected
+
+
+def metric(ready: Pipeline, name: str, **labels: str) -> float:
+    """Return the value of a metric by its name without `sqs2pg_`; 0 where there is none."""
+    return ready.metrics.registry.get_sample_value(f"sqs2pg_{name}", labels) or 0.0
 
 
 async def send(ready: Pipeline, bodies: Sequence[str | OutgoingMessage]) -> None:

@@ -11,9 +11,8 @@ from psycopg.conninfo import conninfo_to_dict
 from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.postgres.accepted_rows import AcceptedRows, accept_rows
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.verify import VerifyReport, verify
 from sqs2pg.runners.pipeline import Pipeline
-from tests.integration.support import Assemble, receive, rows, send
+from tests.integration.support import Assemble, books, receive, rows, send
 from tests.integration.test_targets import ROUTES, balanced, order
 from tests.integration.vault_support import login_of
 from tests.logins import login
@@ -23,14 +22,6 @@ TARGET = "public.user_logins"
 ACCEPT = "`sqs2pg verify --accept --reason TEXT`"
 ACTS = "SELECT act, subject, reason, ticket, role = session_user FROM sqs2pg.audit ORDER BY 1, 2"
 ROLES = ("sqs2pg_ingest", "sqs2pg_analyst", "sqs2pg_revealer", "sqs2pg_auditor")
-
-
-async def books(database: str, pipeline: int) -> VerifyReport:
-    session = await Session.connect(database)
-    try:
-        return await verify(session, pipeline)
-    finally:
-        await session.close()
 
 
 async def accept(

@@ -21,9 +21,8 @@ from sqs2pg.errors import FatalFault, SettingsError
 from sqs2pg.message import Message, MessageAttribute, Outcome, SystemAttributes
 from sqs2pg.postgres.quarantine import Selection
 from sqs2pg.postgres.quarantine_groups import GROUPS, groups
-from sqs2pg.postgres.verify import verify
 from sqs2pg.settings import Settings
-from tests.integration.support import Assemble, opened, rows
+from tests.integration.support import Assemble, assert_books_balance, opened, rows
 from tests.integration.vault_support import login_of
 from tests.logins import login
 from tests.waiting import BLOCKED, until
@@ -54,13 +53,6 @@ def set_aside(pipeline: Assemble) -> Callable[..., Any]:
         return bad
 
     return put
-
-
-async def assert_books_balance(settings: Settings, **expected: int) -> None:
-    async with opened(settings) as session:
-        report = await verify(session, 1, dedupe=bool(settings.ledger.dedupe_key))
-    assert report.differences == []
-    assert {name: getattr(report, name) for name in expected} == expected
 
 
 async def test_a_mended_body_is_written_once_under_the_message_s_own_id_and_time(

@@ -27,7 +27,7 @@ from sqs2pg.runners.pipeline import Pipeline
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.wire import EntryFailure, OutgoingMessage
 from sqs2pg.status.listener import status_server
-from tests.integration.support import Assemble, keep_ledger_days, receive, rows, send
+from tests.integration.support import Assemble, keep_ledger_days, metric, receive, rows, send
 from tests.logins import login
 from tests.waiting import until
 
@@ -41,10 +41,6 @@ async def table_locked(database: str) -> AsyncIterator[None]:
     async with connection:
         await connection.execute("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
         yield
-
-
-def metric(ready: Pipeline, name: str, **labels: str) -> float:
-    return ready.metrics.registry.get_sample_value(f"sqs2pg_{name}", labels) or 0.0
 
 
 async def test_a_batch_held_three_times_its_visibility_timeout_is_delivered_once(

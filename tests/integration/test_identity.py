@@ -12,10 +12,10 @@ from sqs2pg.errors import FatalFault
 from sqs2pg.mapping.ledger_key import delivery_key
 from sqs2pg.message import Message, Outcome, SystemAttributes
 from sqs2pg.postgres.connection import Session
-from sqs2pg.postgres.verify import VerifyReport, verify
+from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import assemble_backfill
 from sqs2pg.settings import Settings
-from tests.integration.support import Assemble, rows
+from tests.integration.support import Assemble, books, rows
 from tests.logins import login
 
 SENT_MS = 1_795_384_388_351
@@ -33,14 +33,6 @@ def messages_of(ids: list[str], sent_ms: int = SENT_MS, each_ms: int = 1) -> lis
         Message(message_id, "-", login(i), SystemAttributes(sent_ms + i // each_ms))
         for i, message_id in enumerate(ids)
     ]
-
-
-async def books(database: str, pipeline: int) -> VerifyReport:
-    session = await Session.connect(database)
-    try:
-        return await verify(session, pipeline)
-    finally:
-        await session.close()
 
 
 async def test_forty_ids_of_version_1_are_forty_rows(pipeline: Assemble, database: str) -> None:

@@ -16,17 +16,13 @@ from sqs2pg.pipeline.pause_watch import REACHES_S
 from sqs2pg.postgres import pauses
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.pipeline import Pipeline
-from tests.integration.support import Assemble, opened, rows, send
+from tests.integration.support import Assemble, metric, opened, rows, send
 from tests.logins import login
 from tests.waiting import until
 
 COUNT = "SELECT count(*) FROM user_logins"
 PAUSED = "SELECT code, reason FROM sqs2pg.pause"
 SOON = {"poll_s": 0.5}
-
-
-def metric(ready: Pipeline, name: str, **labels: str) -> float:
-    return ready.metrics.registry.get_sample_value(f"sqs2pg_{name}", labels) or 0.0
 
 
 async def act(ready: Pipeline, what: str, reason: str = "") -> bool:

@@ -30,7 +30,7 @@ from sqs2pg.postgres.quarantine import Purged, Selection
 from sqs2pg.postgres.verify import verify
 from sqs2pg.runners.assembly import assemble_replay
 from sqs2pg.settings import Settings
-from tests.integration.support import Assemble, keep_ledger_days, opened, rows
+from tests.integration.support import Assemble, assert_books_balance, keep_ledger_days, opened, rows
 from tests.integration.vault_support import keys_of
 from tests.logins import login
 from tests.waiting import BLOCKED, until
@@ -67,13 +67,6 @@ def set_aside(pipeline: Assemble) -> Callable[..., Any]:
         return bad
 
     return put
-
-
-async def assert_books_balance(settings: Settings, **expected: int) -> None:
-    async with opened(settings) as session:
-        report = await verify(session, 1, dedupe=bool(settings.ledger.dedupe_key))
-    assert report.differences == []
-    assert {name: getattr(report, name) for name in expected} == expected
 
 
 def ledger(database: str) -> dict[str, int]:

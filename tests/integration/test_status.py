@@ -27,16 +27,12 @@ from sqs2pg.status.listener import status_server
 from sqs2pg.status.recorder import recording
 from sqs2pg.telemetry.metrics import Metrics
 from sqs2pg.telemetry.periodic import PeriodicReading, PeriodicReadings
-from tests.integration.support import Assemble, rows, send
+from tests.integration.support import Assemble, metric, rows, send
 from tests.logins import login
 from tests.waiting import until
 
 SOON = {"poll_s": 0.1}
 TOKEN = "a-token-of-some-length"
-
-
-def gauge(ready: Pipeline, name: str, **labels: str) -> float:
-    return ready.metrics.registry.get_sample_value(f"sqs2pg_{name}", labels) or 0.0
 
 
 def fetch(url: str, **headers: str) -> tuple[int, str, dict[str, str]]:
@@ -80,22 +76,24 @@ async def test_the_watch_reads_queue_dead_letters_database_and_fleet(
     async with pipeline(status=SOON) as ready:
         await send(ready, [login(i) for i in range(7)])
         async with ready.periodic:
-            await until(lambda: gauge(ready, "queue_visible_messages") == 7)
-            assert gauge(ready, "queue_in_flight_messages") == 0
-            await until(lambda: gauge(ready, "dlq_visible_messages") == 1)
-            await until(lambda: gauge(ready, "queue_oldest_age_seconds") > 0)
-            await until(lambda: gauge(ready, "database_up") == 1)
+            await until(lambda: metric(ready, "queue_visible_messages") == 7)
+            assert metric(ready, "queue_in_flight_messages") == 0
+            await until(lambda: metric(ready, "dlq_visible_messages") == 1)
+            await until(lambda: metric(ready, "queue_oldest_age_seconds") > 0)
+            await until(lambda: metric(ready, "database_up") == 1)
             assert (
-                1 <= gauge(ready, "database_connections") < gauge(ready, "database_connections_max")
+                1
+                <= metric(ready, "database_connections")
+                < metric(ready, "database_connections_max")
             )
-            assert gauge(ready, "database_size_bytes") > 1_000_000
-            assert gauge(ready, "fleet_workers") == 1
-            assert gauge(ready, "credential_expiry_timestamp_seconds") == math.inf
+            assert metric(ready, "database_size_bytes") > 1_000_000
+            assert metric(ready, "fleet_workers") == 1
+            assert metric(ready, "credential_expiry_timestamp_seconds") == math.inf
             await send(ready, ["not json", "{}"])
             await ready.consumer.run(drain_settle_s=0.3)
-            await until(lambda: gauge(ready, "queue_visible_messages") == 0)
-            await until(lambda: gauge(ready, "queue_oldest_age_seconds") == 0)
-            await until(lambda: gauge(ready, "quarantine_open_messages", reason="not_json") == 1)
+            await until(lambda: metric(ready, "queue_visible_messages") == 0)
+            await until(lambda: metric(ready, "queue_oldest_age_seconds") == 0)
+            await until(lambda: metric(ready, "quarantine_open_messages", reason="not_json") == 1)
             await until(
                 lambda: (
                     rows(
@@ -107,7 +105,7 @@ async def test_the_watch_reads_queue_dead_letters_database_and_fleet(
             )
         # The longest batch took no longer than all of them together.
         [(longest_s,)] = rows(database, "SELECT batch_s_max::float8 FROM sqs2pg.worker")
-        stages = [gauge(ready, "batch_seconds_sum", stage=s) for s in ("decode", "mask", "write")]
+        stages = [metric(ready, "batch_seconds_sum", stage=s) for s in ("decode", "mask", "write")]
         assert 0 < longest_s <= sum(stages) + 0.001
         await ready.probes.leave()
         assert rows(database, "SELECT count(*) FROM sqs2pg.worker") == [(0,)]
@@ -126,7 +124,7 @@ async def test_a_worker_that_is_gone_is_not_counted_and_its_row_goes(
             " unnest(ARRAY[interval '90 s', interval '2 h', interval '1 s']) AS late",
         )
         await ready.probes.read_database()
-        assert gauge(ready, "fleet_workers") == 2, "ours, and the one seen a second ago"
+        assert metric(ready, "fleet_workers") == 2, "ours, and the one seen a second ago"
         assert rows(database, "SELECT count(*) FROM sqs2pg.worker") == [(3,)]
 
 
@@ -149,13 +147,13 @@ async def test_readiness_turns_with_the_database_and_clears_by_itself(
                 assert report["database"] == {"ok": False, "detail": "postgres_08001"}
                 assert report["keys"]["ok"]
                 assert report["schema"]["ok"]
-                assert gauge(ready, "database_up") == 0
-                assert gauge(ready, "faults_total", stage="status", code="postgres_08001") >= 1
+                assert metric(ready, "database_up") == 0
+                assert metric(ready, "faults_total", stage="status", code="postgres_08001") >= 1
             await until(lambda: fetch(f"{address}/readyz")[0] == 200)
-            assert gauge(ready, "database_up") == 1
+            assert metric(ready, "database_up") == 1
             ready.consumer.liveness.paused = True
             assert fetch(f"{address}/readyz")[0] == 503
-            assert gauge(ready, "receiving_paused") == 1
+            assert metric(ready, "receiving_paused") == 1
 
 
 async def test_another_active_key_or_a_missing_migration_is_not_ready(
@@ -232,7 +230,7 @@ async def test_every_metric_of_the_design_is_served_in_both_formats(pipeline: As
             assert found, stage
             assert float(found[1]) >= 1, stage
         assert "sqs2pg_messages_deleted_total 2.0" in text
-        assert gauge(ready, "commit_seconds_sum") > 0
+        assert metric(ready, "commit_seconds_sum") > 0
         _, text, headers = await asyncio.to_thread(
             fetch, f"{address}/metrics", Accept="application/openmetrics-text; version=1.0.0"
         )
