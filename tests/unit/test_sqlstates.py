@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from sqs2pg.errors import FatalFault, TransientFault
+from sqs2pg.errors import FatalFault, SettingsError, TransientFault
 from sqs2pg.postgres.sqlstate import Verdict, connect_fault, diagnose, explain, is_row_state
 
 
@@ -136,6 +136,23 @@ TARGET = 'connection to server at "192.0.2.1", port 6432 failed: '
             "FATAL:  server login has been failing, try again later (server_login_retry)",
             *(TransientFault, "postgres_08004", "answers and refuses"),
         ),
+        (
+            'FATAL:  invalid value for parameter "statement_timeout": "x"',
+            *(FatalFault, "postgres_08P01", "refuses a parameter"),
+        ),
+        (
+            "server is not in hot standby mode",
+            *(TransientFault, "postgres_08004", "target_session_attrs"),
+        ),
+        ("session is read-only", TransientFault, "postgres_08004", "target_session_attrs"),
+        (
+            "channel binding required, but server authenticated client without it",
+            *(FatalFault, "postgres_28000", "demands"),
+        ),
+        (
+            'authentication method requirement "md5" failed: server requested SASL',
+            *(FatalFault, "postgres_28000", "demands"),
+        ),
         ("ВАЖНО:  что-то иное", TransientFault, "postgres_08004", "answers and refuses"),
     ],
 )
@@ -146,6 +163,23 @@ def test_a_server_that_refuses_is_not_called_unreachable(
     assert (type(fault), fault.code) == (kind, code)
     assert words in fault.what
     assert fault.hint
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("sslmode=maybe", "connect_timeout=soon", "channel_binding=some", "require_auth=x"),
+        *("target_session_attrs=best", "load_balance_hosts=x", "service=nowhere", "keepalives=x"),
+        *("ssl_min_protocol_version=x", "gssencmode=maybe", "tcp_user_timeout=x"),
+    ],
+)
+def test_an_option_that_libpq_does_not_know_is_a_matter_of_settings(option: str) -> None:
+    with pytest.raises(psycopg.Error) as caught:
+        psycopg.connect(f"host=127.0.0.1 port=1 {option}")
+    fault = connect_fault(caught.value, "here")
+    assert isinstance(fault, SettingsError)
+    assert "option of the connection string" in fault.what
+    assert option.partition("=")[2] not in fault.what
 
 
 def test_a_pooler_in_statement_mode_is_named() -> None:

@@ -18,7 +18,14 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 
-from sqs2pg.errors import FatalFault, PermanentFault, Sqs2pgError, Stage, TransientFault
+from sqs2pg.errors import (
+    FatalFault,
+    PermanentFault,
+    SettingsError,
+    Sqs2pgError,
+    Stage,
+    TransientFault,
+)
 from sqs2pg.postgres.sqlstate_hints import STATEMENT_MODE_HINT, hint_of
 
 # PostgreSQL documentation, appendix A. These classes are about a row's data, or a trigger or a
@@ -84,6 +91,26 @@ class _Refusal(NamedTuple):
 
 _REFUSALS = (
     _Refusal(
+        # libpq's own, before or instead of connecting.
+        words=(
+            *(r'invalid "?\w+"? value: ', "invalid integer value", "bad value for "),
+            "definition of service",
+        ),
+        fault=lambda where: SettingsError(
+            f"an option of the connection string to {where} has a value that libpq does not know",
+            hint="look at sslmode, target_session_attrs, channel_binding, connect_timeout, service "
+            "and the like, in sink.dsn, DATABASE_URL and PG*",
+        ),
+    ),
+    _Refusal(
+        words=("hot standby mode", r"session is (not )?read-only"),
+        fault=lambda where: TransientFault(
+            f"PostgreSQL at {where} is not the server that target_session_attrs asks for",
+            code="postgres_08004",
+            hint="wait for the failover, name the other server too, or change target_session_attrs",
+        ),
+    ),
+    _Refusal(
         # "SASL authentication failed" is PgBouncer's.
         words=(
             *("authentication failed", "no password supplied", "FATAL:  role ", "no such user"),
@@ -113,6 +140,14 @@ _REFUSALS = (
             f"TLS with PostgreSQL at {where} failed",
             code="postgres_tls",
             hint="check sslmode and sslrootcert of the connection string",
+        ),
+    ),
+    _Refusal(
+        words=("channel binding", "authentication method requirement", "GSSAPI"),
+        fault=lambda where: FatalFault(
+            f"PostgreSQL at {where} does not log in the way that the connection string demands",
+            code="postgres_28000",
+            hint="check channel_binding, require_auth and gssencmode of the connection string",
         ),
     ),
     _Refusal(
@@ -156,7 +191,10 @@ _REFUSALS = (
         ),
     ),
     _Refusal(
-        words=("startup parameter", "unrecognized configuration parameter"),
+        words=(
+            *("startup parameter", "unrecognized configuration parameter"),
+            "invalid value for parameter",
+        ),
         answered=True,
         fault=lambda where: FatalFault(
             f"PostgreSQL, or a pooler, at {where} refuses a parameter of the connection string",
