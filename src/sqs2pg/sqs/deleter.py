@@ -18,7 +18,7 @@ from typing import cast
 from sqs2pg.errors import FatalFault, Stage, TransientFault
 from sqs2pg.message import Message
 from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.concurrency import CONCURRENCY_MIN, RoundTripTime
+from sqs2pg.sqs.concurrency import RoundTripTime
 from sqs2pg.sqs.wire import BATCH_MAX, EntryFailure
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -39,6 +39,9 @@ that a server cannot add labels."""
 _ATTEMPTS_MAX = 3
 _STALLED_S = 0.25
 """Without an answer for this long, the requests under way are taken to be stuck."""
+BESIDE_OTHERS_MIN = 8
+"""Requests at once of a queue, however many other queues of the process delete meanwhile. Few: each
+one begins with a task, and those that follow it on its connection need none."""
 
 
 class _Batches:
@@ -145,9 +148,9 @@ class Deleter:
         """
         requests, under_way = len(self.settled), len(self._tasks)
         wanted = self._round_trip.concurrency(requests)
-        # Those of other queues count, too: all together are not to wait for connections.
+        # Those of other queues count, too: all together are to be as many as one queue's would be.
         wanted -= self._round_trip.under_way - under_way
-        wanted = min(requests, max(CONCURRENCY_MIN, wanted))
+        wanted = min(requests, max(BESIDE_OTHERS_MIN, wanted))
         if time.monotonic() - self._last_end < _STALLED_S:
             wanted -= under_way
         return min(wanted, self._requests_max - under_way)

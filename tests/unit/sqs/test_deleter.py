@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import cast
 
@@ -10,7 +11,8 @@ import pytest
 from sqs2pg.message import Message, SystemAttributes
 from sqs2pg.sqs.chained_calls import DeleteBatches
 from sqs2pg.sqs.client import SqsClient
-from sqs2pg.sqs.deleter import Deleter
+from sqs2pg.sqs.concurrency import CONCURRENCY_MIN, RoundTripTime
+from sqs2pg.sqs.deleter import BESIDE_OTHERS_MIN, Deleter
 from sqs2pg.sqs.wire import EntryFailure
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -27,16 +29,41 @@ class Client:
         return self._answer(batches.handles)
 
 
+class Held(Client):
+    """As `Client`, but answers no request until `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: [])
+        self.go = asyncio.Event()
+
+    async def delete_batches(self, batches: DeleteBatches) -> list[EntryFailure]:
+        answer = await super().delete_batches(batches)
+        await self.go.wait()
+        return answer
+
+
 def messages(number: int, first: int = 0) -> list[Message]:
     return [Message(str(n), f"r{n}", "{}", SystemAttributes(0)) for n in range(first, number)]
 
 
-def deleter(client: Client, ended: list[str]) -> Deleter:
+def deleter(
+    client: Client,
+    ended: list[str],
+    requests_max: int = 4,
+    round_trip: RoundTripTime | None = None,
+) -> Deleter:
     def on_end(batch: list[Message]) -> None:
         ended.extend(message.receipt_handle for message in batch)
 
     given = cast("SqsClient", client)
-    return Deleter(given, "https://queue", Metrics(), requests_max=4, on_end=on_end)
+    return Deleter(
+        given,
+        "https://queue",
+        Metrics(),
+        requests_max=requests_max,
+        on_end=on_end,
+        round_trip=round_trip,
+    )
 
 
 @pytest.mark.parametrize("parts", [[1], [10], [11], [7, 3], [7, 5, 23], [9, 11], [20, 1, 9, 10]])
@@ -70,3 +97,20 @@ async def test_what_failed_is_tried_three_times_unless_it_is_our_fault(
     await deletes.finished()
     assert client.requests == [["r0", "r1", "r2"], ["r1"], ["r1"]][:attempts]
     assert ended == ["r0", "r1", "r2"], "held no longer, whatever became of it"
+
+
+async def test_queues_of_one_process_make_few_more_requests_at_once_than_one_queue_does() -> None:
+    round_trip, client, ended = RoundTripTime(lambda: 0.0), Held(), list[str]()
+    round_trip.concurrency = lambda _: CONCURRENCY_MIN  # type: ignore[method-assign]
+    several = [deleter(client, ended, 128, round_trip) for _ in range(3)]
+    count, wanted = 10 * 100, CONCURRENCY_MIN
+    for one in several:
+        one.delete(messages(count))
+        await asyncio.sleep(0)
+        assert len(client.requests) == wanted
+        wanted += BESIDE_OTHERS_MIN
+    client.go.set()
+    for one in several:
+        await one.finished()
+    assert len(ended) == 3 * count
+    assert round_trip.under_way == 0
