@@ -25,8 +25,8 @@ fixed cost of about a millisecond in the process and another one in PostgreSQL, 
 have waited much longer already."""
 TURN_WAIT_S = 5.0
 """How long a batch may wait to fill up in its queue's turn (`sqs/turns.py`), seconds."""
-TURN_LOOK_S = 0.2
-"""How often it looks whether that is still worth while."""
+TURN_LOOK_S = 1.0
+"""How often it looks whether that is still worth while, though nobody wakes it."""
 
 
 class Buffer:
@@ -133,11 +133,18 @@ class Buffer:
     def _worth_waiting(self) -> bool:
         return self._more or self._under_way > 0
 
-    async def _linger(self, rows_max: int, linger_s: float) -> None:
+    async def _linger(
+        self, rows_max: int, linger_s: float, fills: Callable[[int], bool] = lambda _count: True
+    ) -> None:
+        """Wait for a full batch while that is worth while and `fills` of its present size."""
         self._enough = rows_max
         try:
             async with asyncio.timeout(linger_s):
-                while self._worth_waiting() and len(self.messages) < rows_max:
+                while (
+                    self._worth_waiting()
+                    and len(self.messages) < rows_max
+                    and fills(len(self.messages))
+                ):
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -151,7 +158,7 @@ class Buffer:
         while self.fills(len(self.messages)) and time.monotonic() < late:
             if len(self.messages) >= rows_max or not self._worth_waiting():
                 return
-            await self._linger(rows_max, TURN_LOOK_S)
+            await self._linger(rows_max, TURN_LOOK_S, self.fills)
 
     def _pick(self, rows_max: int) -> list[Message]:
         messages = self.messages

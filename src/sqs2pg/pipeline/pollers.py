@@ -25,7 +25,7 @@ from sqs2pg.pipeline.rate_limit import RateLimit
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.queue import QueueSource
-from sqs2pg.sqs.turns import AT_ONCE
+from sqs2pg.sqs.turns import AT_ONCE, BATCHES
 from sqs2pg.sqs.wire import BATCH_MAX
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
@@ -156,10 +156,11 @@ class Pollers:
 
         Not while polls wait for room in the budget: more cannot come then.
         """
-        if not self._source.room.is_open or self._buffer.full:
+        if self._is_held_up() or not self._source.room.is_open or self._buffer.full:
             return False
-        turn = self._turn
-        return turn.contested or (turn.asked and count < self._buffer_enough // 2)
+        if self._turn.contested:
+            return True
+        return count < self._buffer_enough // 2 and (self._turn.asked or self._needs_turn())
 
     def _needs_turn(self) -> bool:
         """Whether to wait for a turn before the next poll. What is limited anyway needs none."""
@@ -168,13 +169,23 @@ class Pollers:
     def _pass_turn(self, count: int) -> None:
         """End the turn after a reply of `count` messages if the next queue is to be received from.
 
-        That is if there is no backlog any more, or if a whole batch is here and others wait.
+        That is if there is no backlog any more, or if whole batches are here and others wait.
         """
-        if count == 0 or not self._buffer.filling:
-            self._turn.end()
-        elif self._turn.contested and len(self._buffer) >= self._buffer_enough:
-            self._buffer.hold()
-            self._turn.end()
+        turn, buffer = self._turn, self._buffer
+        turn.brought += count
+        whole = turn.brought + self._coming() >= BATCHES * self._buffer_enough
+        if count == 0 or not buffer.filling:
+            turn.end()
+        elif whole and turn.contested:
+            buffer.hold()
+            turn.end()
+        else:
+            return
+        buffer.wake()  # a writer that waits for the rest of the turn
+
+    def _coming(self) -> int:
+        """Return how many messages the other polls under way may bring."""
+        return BATCH_MAX * (len(self._pollers) - 1)
 
     def _is_held_up(self) -> bool:
         return self.stopped or not self.gate.is_open

@@ -2,8 +2,8 @@
 
 A transaction has a fixed cost, however few messages it holds. If all of fifty queues were received
 from at once, each would bring a fiftieth of the messages, and batches would be small. So it is the
-turn of a few at a time, each until it has brought a whole batch. A queue without a backlog needs no
-turn. No I/O.
+turn of a few at a time, each until it has brought a few whole batches. A queue without a backlog
+needs no turn. No I/O.
 
 Promises: turns are given in the order in which they were asked for. One ends after TURN_S if others
 wait, whatever keeps its pipeline. With one queue it never ends.
@@ -21,8 +21,11 @@ AT_ONCE = 2
 """How many turns there are at a time: one queue's batch comes while another one's is written."""
 ONE_IN = 25
 """There are more turns where more queues want one: so none waits for longer than 25 turns."""
+BATCHES = 4
+"""How many whole batches a turn brings. Each turn begins and ends some dozens of polls, which costs
+as much as hundreds of polls that follow each other."""
 TURN_S = 1.0
-"""A turn that has not brought a whole batch by then is over, seconds: others may be faster."""
+"""A turn that has not brought so many by then is over, seconds: others may be faster."""
 
 
 class Turns:
@@ -77,6 +80,8 @@ class Turn:
         self._timer: asyncio.TimerHandle | None = None
         self.held = False
         """Whether it is this queue's turn. Read only."""
+        self.brought = 0
+        """How many messages it has brought so far. Whoever receives adds to it."""
 
     @property
     def asked(self) -> bool:
@@ -106,7 +111,7 @@ class Turn:
 
     def begin(self) -> None:
         """Take what `Turns` gives."""
-        self.held = True
+        self.held, self.brought = True, 0
         self._gate.open()
         self._watch()
 

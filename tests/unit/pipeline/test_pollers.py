@@ -15,7 +15,7 @@ from sqs2pg.pipeline.pollers import Pollers
 from sqs2pg.settings import Settings
 from sqs2pg.sqs.gate import Gate
 from sqs2pg.sqs.queue import QueueSource
-from sqs2pg.sqs.turns import Turns
+from sqs2pg.sqs.turns import BATCHES, Turn, Turns
 from sqs2pg.telemetry.liveness import Liveness
 from sqs2pg.telemetry.metrics import Metrics
 
@@ -107,6 +107,33 @@ async def test_queues_with_a_backlog_take_turns_and_write_whole_batches(turns: T
     assert sum(batches) == QUEUES * 10 * WHOLE
     whole = sum(size for size in batches if size >= WHOLE // 2)
     assert whole > 0.8 * sum(batches), batches
+
+
+async def test_a_turn_brings_several_batches_and_leaves_none_waiting(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Turn] = []
+    begin = Turn.begin
+
+    def note(turn: Turn) -> None:
+        given.append(turn)
+        begin(turn)
+
+    monkeypatch.setattr(Turn, "begin", note)
+    # However late a writer looks by itself, the end of a turn wakes it.
+    monkeypatch.setattr("sqs2pg.pipeline.buffer.TURN_LOOK_S", 30)
+    monkeypatch.setattr("sqs2pg.pipeline.buffer.TURN_WAIT_S", 30)
+    in_turns = 3
+    members = [Member(turns, in_turns * BATCHES * WHOLE) for _ in range(QUEUES)]
+    async with asyncio.timeout(20):
+        for member in members:
+            await member.written(in_turns * BATCHES * WHOLE)
+        for member in members:
+            await member.close()
+    # A full buffer ends a turn early, and the first messages and the last ones need one each.
+    assert len(given) <= QUEUES * (2 * in_turns + 2), len(given)
+    batches = sum(len(member.batches) for member in members)
+    assert batches <= QUEUES * (in_turns * BATCHES + in_turns + 2), batches
 
 
 async def test_a_queue_without_a_backlog_waits_for_nobody(turns: Turns) -> None:
