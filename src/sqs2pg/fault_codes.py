@@ -424,11 +424,11 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "domain_mixed": ("Two fields share a domain and would not join.", _SETTING),
         "dropped_and_mapped": ("A field is dropped and mapped.", _SETTING),
         "entry_closed": ("The quarantine entry was replayed already.", "None: it is written."),
+        "envelope_attribute": ("A layer adds no such attribute.", _SETTING),
         "event_known": (
             "The mended body of `quarantine amend` is an event that was written already.",
             "Correct the event's id, or purge the entry.",
         ),
-        "envelope_attribute": ("A layer adds no such attribute.", _SETTING),
         "expression_and_source": ("A field has a source and an expression.", _SETTING),
         "expression_domain": ("A masked expression has no domain.", _SETTING),
         "expression_reads_masked": (
