@@ -79,12 +79,8 @@ class Served(Protocol):
 class DrainTimeoutFault(FatalFault):
     """The queue was not empty in time. `totals` are of what was done until then."""
 
-    def __init__(self, totals: Totals, drain: Drain) -> None:
-        super().__init__(
-            f"the queue was not empty after {drain.timeout_s:g} s ({summary(totals)})",
-            code="drain_timeout",
-            hint=drain.hint,
-        )
+    def __init__(self, what: str, totals: Totals, *, code: str, hint: str) -> None:
+        super().__init__(what, code=code, hint=hint)
         self.totals = totals
 
 
@@ -197,7 +193,12 @@ async def run_process(
     if logs_end:
         logger.info("stopped", **as_flat(totals))
     if late and drain:
-        raise DrainTimeoutFault(totals, drain)
+        raise DrainTimeoutFault(
+            f"the queue was not empty after {drain.timeout_s:g} s ({summary(totals)})",
+            totals,
+            code="drain_timeout",
+            hint=drain.hint,
+        )
     return totals
 
 
