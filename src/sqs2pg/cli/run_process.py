@@ -77,11 +77,10 @@ class Served(Protocol):
 
 
 class DrainTimeoutFault(FatalFault):
-    """The queue was not empty in time. `totals` are of what was done until then."""
+    """The queue was not empty in time."""
 
-    def __init__(self, what: str, totals: Totals, *, code: str, hint: str) -> None:
-        super().__init__(what, code=code, hint=hint)
-        self.totals = totals
+    totals = Totals()
+    """Of what was done until then."""
 
 
 class StatusOutput(msgspec.Struct):
@@ -193,12 +192,13 @@ async def run_process(
     if logs_end:
         logger.info("stopped", **as_flat(totals))
     if late and drain:
-        raise DrainTimeoutFault(
+        fault = DrainTimeoutFault(
             f"the queue was not empty after {drain.timeout_s:g} s ({summary(totals)})",
-            totals,
             code="drain_timeout",
             hint=drain.hint,
         )
+        fault.totals = totals
+        raise fault
     return totals
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from sqs2pg.errors import PermanentFault, Stage, TransientFault
+from sqs2pg.errors import PermanentFault, TransientFault
 from sqs2pg.message import Message, Outcome, OutcomeCounts, RowChanges
 from sqs2pg.telemetry.batch_log import BatchLog, BatchReport
 from sqs2pg.telemetry.metrics import Metrics
@@ -60,9 +60,10 @@ class BatchReporter:
         noted = [(message_id, fault.stage, fault.code) for message_id, fault in refused]
         # By identity: to hash an Enum costs a call.
         times = Counter([(id(stage), code) for _, stage, code in noted])
-        stages = {id(stage): stage for stage in Stage}
-        for (stage, code), count in times.items():
-            self._metrics.count_fault(stages[stage], code, count)
+        kinds = {(id(fault.stage), fault.code): fault for _, fault in refused}
+        for kind, count in times.items():
+            fault = kinds[kind]
+            self._metrics.count_fault(fault.stage, fault.code, count)
         self._batch_log.quarantined(self.batch_id, noted)
 
     def dropped(self, name: str, count: int) -> None:
