@@ -295,6 +295,10 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "demo_recover": ("`demo --recover` revealed the wrong value.", _REPORT),
         "drain_timeout": ("The queue was not empty in time.", _COMMAND),
         "erased": ("This person was erased.", "Nothing: the values cannot be recovered."),
+        "event_known": (
+            "The mended body of `quarantine amend` is an event that was written already.",
+            "Correct the event's id, or purge the entry.",
+        ),
         "isolated_messages": (
             "`run --drain` left messages on the queue that PostgreSQL does not take.",
             "Correct the cause that the log names (`messages are isolated`); run it again.",
@@ -425,10 +429,6 @@ FAULT_CODES: Final[dict[FaultRoute, dict[str, tuple[str, str]]]] = {
         "dropped_and_mapped": ("A field is dropped and mapped.", _SETTING),
         "entry_closed": ("The quarantine entry was replayed already.", "None: it is written."),
         "envelope_attribute": ("A layer adds no such attribute.", _SETTING),
-        "event_known": (
-            "The mended body of `quarantine amend` is an event that was written already.",
-            "Correct the event's id, or purge the entry.",
-        ),
         "expression_and_source": ("A field has a source and an expression.", _SETTING),
         "expression_domain": ("A masked expression has no domain.", _SETTING),
         "expression_reads_masked": (
