@@ -332,6 +332,9 @@ COMMENT ON COLUMN sqs2pg.quarantine.subject IS 'reference of the person, where t
 -- Somebody looks for a message now and then, and each dead letter would pay for a B-tree of random
 -- ids: a quarter of its entry. This index costs almost nothing, and finds the few blocks to search.
 CREATE INDEX quarantine_message_id ON sqs2pg.quarantine USING brin (message_id text_bloom_ops);
+-- The filter of the first blocks is there from the start, and each entry would write it anew. VACUUM
+-- makes filters only of blocks that are full.
+SELECT brin_desummarize_range('sqs2pg.quarantine_message_id', 0);
 CREATE INDEX quarantine_open ON sqs2pg.quarantine (reason, received_at) WHERE replayed_at IS NULL;
 -- Retention, `quarantine list` and `quarantine purge` filter by age.
 CREATE INDEX quarantine_received_at ON sqs2pg.quarantine (received_at);
