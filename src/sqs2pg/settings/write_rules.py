@@ -12,6 +12,8 @@ from sqs2pg.settings.staged_fields import NOT_ONE_FORM
 from sqs2pg.settings.write_modes import APPEND
 
 _OF_UPSERT = ("newer", "update", "keep_if_null", "delete_when", "retention_days")
+_STAGED = "sqs2pg_"
+"""What the names of columns begin with that are in the staging table alone."""
 _NUMBERS = {
     "SentTimestamp": 'type = "bigint", or "timestamptz" with format = "epoch_ms"',
     "ApproximateFirstReceiveTimestamp": 'type = "bigint", or "timestamptz" with '
@@ -37,6 +39,8 @@ def check_write_modes(settings: Settings) -> None:
         _check_mode(place, target)
         if target.write.key:
             _check_key(place, target)
+        if target.write.keeps_state:
+            _check_columns(place, target)
         if target.write.mode == "upsert":
             _check_upsert(place, target)
     _check_partition_key(settings)
@@ -64,6 +68,17 @@ def _check_mode(place: str, target: Target) -> None:
             code="write_mode",
             hint=f'set {place}.mode to "upsert", or remove {given[0]}',
         )
+
+
+def _check_columns(place: str, target: Target) -> None:
+    for field in target.fields:
+        if field.column.startswith(_STAGED):
+            raise SettingsError(
+                f"{place}: the column {field.column!r} has a name of those that rows of a state "
+                "table are staged with",
+                code="write_mode",
+                hint=f"rename the column: in a state table none begins with {_STAGED}",
+            )
 
 
 def _check_key(place: str, target: Target) -> None:

@@ -709,6 +709,7 @@ def test_settings_are_frozen() -> None:
             OF_A_KEY + DELETES + FIELD + "over_length = 'truncate'\n" + OF_B,
             "remembered by the whole",
         ),
+        (OF_A_KEY + FIELD + OF_B.replace("'b'", "'sqs2pg_line'"), "are staged with"),
         (OF_USERS + "sink.delete_when = {}", "`delete_when` of sink has neither field nor"),
         (OF_USERS + "sink.delete_when = {field = 'a'}", "`delete_when` of sink has no condition"),
         (OF_A_KEY + FIELD, "an upsert has nothing to change"),
