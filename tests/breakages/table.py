@@ -1042,8 +1042,8 @@ VAULT = _in(
     (
         "a row of which one token is not in the map keeps the other",
         "token_map",
-        "                    [(others,)] = await session.execute(_change(leaf, part, columns))\n",
-        "                    others = 0\n",
+        "[(others,)] = await session.execute(_change(leaf, part, columns, mixed))\n",
+        "others = 0\n",
         "integration/test_vault_rotation",
     ),
     (

@@ -479,6 +479,21 @@ async def test_rekey_shares_a_target_out_among_its_sessions(
     assert rows(database, "SELECT count(*) FROM pii.token_map") == [(0,)]
 
 
+@pytest.mark.parametrize("device", ["NULL", "'v2_' || repeat('0', 32)", "'v1_' || repeat('0', 32)"])
+async def test_a_row_of_which_one_token_is_in_the_map_gets_the_new_one(
+    chosen: Settings, database: str, device: str
+) -> None:
+    """The other column may lack a token, have a new one, or one whose value is not sealed."""
+    rows(database, f"UPDATE user_logins SET masked_device_id = {device} WHERE user_id = 'ann'")
+    rotate(chosen, database, "pseudonym")
+    before = rows(database, "SELECT masked_device_id FROM user_logins WHERE user_id = 'ann'")
+    report = await rekey(chosen)
+    assert (report.rows, report.rows_left) == (3, 2 if "v1_" in device else 0)
+    assert rows(database, "SELECT DISTINCT left(masked_ip, 3) FROM user_logins") == [("v2_",)]
+    after = "SELECT masked_device_id FROM user_logins WHERE user_id = 'ann'"
+    assert rows(database, after) == before
+
+
 READ = """SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables
 WHERE relid = 'pii.value'::regclass"""
 OTHERS = """SELECT count(*) FROM pg_stat_activity

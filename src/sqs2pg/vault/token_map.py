@@ -57,10 +57,13 @@ _ANALYZE_MAP = "ANALYZE pii.token_map"
 _CHANGE_WHOLE = """WITH changed AS (
     UPDATE {leaf} t SET {sets} FROM {maps} WHERE {mapped}{range} RETURNING 1)
 SELECT count(*) FROM changed"""
-# The others are found first: an UPDATE cannot join its own table to what may be missing.
+# The others are found first: an UPDATE cannot join its own table to what may be missing. In the
+# first pass these are the rows that lack a token or have a new one. Where each token is old and the
+# map has only some, the count that ends a pass finds the row, and the next pass looks at every row:
+# those of which the map has none, whose values are not sealed, may be many.
 _CHANGE = """WITH n AS MATERIALIZED (
     SELECT t.tableoid AS part, t.ctid AS address, {found} FROM {leaf} t {joins}
-    WHERE coalesce({mapped}) IS NOT NULL{range}),
+    WHERE coalesce({mapped}) IS NOT NULL{mixed}{range}),
 changed AS (
     UPDATE {leaf} t SET {sets} FROM n
     WHERE t.ctid = n.address AND t.tableoid = n.part{range} RETURNING 1)
@@ -68,6 +71,7 @@ SELECT count(*) FROM changed"""
 # Once all rows have new tokens no hash table of the map is built.
 _ANY_OLD = "EXISTS (SELECT FROM {leaf} t WHERE ({old}){range})"
 _NOT_CURRENT = "NOT starts_with(t.{column}, '{current}')"
+_NOT_OLD = "starts_with(t.{column}, '{current}') IS NOT FALSE"
 _MAPPED = """SELECT count(*) AS n FROM {leaf} t {joins}
 WHERE ({old}) AND coalesce({mapped}) IS NOT NULL"""
 _JOIN = "LEFT JOIN pii.token_map m{number} ON m{number}.old_token = t.{column}"
@@ -134,7 +138,7 @@ class TokenMap:
                 if merger := self._mergers.get(table):
                     await merger.rehearse(leaf)
                 await self._session.execute(_change_whole(leaf, " AND false", columns))
-                await self._session.execute(_change(leaf, " AND false", columns))
+                await self._session.execute(_change(leaf, " AND false", columns, ""))
             await transaction.rollback()
 
     async def apply(self, *, left: bool) -> None:
@@ -160,14 +164,14 @@ class TokenMap:
         Until one count of the same tables in one snapshot finds none: a pass may miss rows that
         others change or move meanwhile.
         """
-        for _ in range(PASSES_MAX):
+        for number in range(PASSES_MAX):
             before = await self._target_tables(table)
             parts = [
                 (leaf, part)
                 for leaf in before.leaves
                 for part in leaf.ranges(indexed=False, at_once=self._pages_at_once(table, leaf))
             ]
-            await self._pass(table, parts)
+            await self._pass(table, parts, first=number == 0)
             if await self._mapped(table, before.leaves):
                 continue
             if (await self._target_tables(table)).attached == before.attached:
@@ -185,7 +189,7 @@ class TokenMap:
         share = -(-leaf.pages // len(self._sessions))
         return min(max(share, PAGES_AT_LEAST), PAGES_AT_ONCE)
 
-    async def _pass(self, table: str, parts: Sequence[tuple[Leaf, str]]) -> None:
+    async def _pass(self, table: str, parts: Sequence[tuple[Leaf, str]], *, first: bool) -> None:
         """Apply the map to all parts of a table.
 
         Two sessions that merge rows would only wait for each other's lock.
@@ -194,7 +198,7 @@ class TokenMap:
 
         async def work(session: Session) -> None:
             for leaf, part in left:  # each takes the next one
-                await self._apply_to_part(session, table, leaf, part)
+                await self._apply_to_part(session, table, leaf, part, first=first)
 
         await together(*map(work, self._sessions[:1] if table in self._mergers else self._sessions))
 
@@ -223,7 +227,9 @@ class TokenMap:
             [(found,)] = await self._session.execute(f"SELECT sum(n)::bigint FROM ({union}) counts")
         return int(found)
 
-    async def _apply_to_part(self, session: Session, table: str, leaf: Leaf, part: str) -> None:
+    async def _apply_to_part(
+        self, session: Session, table: str, leaf: Leaf, part: str, *, first: bool
+    ) -> None:
         """Apply the map to one range of a table. Rows that others change meanwhile are left."""
         columns, merger, gone = self.tables[table], self._mergers.get(table), (0, 0)
         try:
@@ -235,12 +241,19 @@ class TokenMap:
                     await merger.lock(leaf)
                     gone = await merger.merge(leaf, part)
                 [(changed,)] = await session.execute(_change_whole(leaf, part, columns))
-                if len(columns) > 1 and (await session.execute(f"SELECT {any_old}"))[0][0]:
-                    [(others,)] = await session.execute(_change(leaf, part, columns))
+                if len(columns) > 1:
+                    mixed = self._mixed(columns) if first else ""
+                    [(others,)] = await session.execute(_change(leaf, part, columns, mixed))
                     changed += others
         except (*MOVED_MEANWHILE, *LOCKED_MEANWHILE):
             return
         self._count(changed, *gone)
+
+    def _mixed(self, columns: Sequence[RecoverableColumn]) -> str:
+        """Return the condition that a row has a cell with an old token and one without."""
+        names = [quote_identifier(column.name) for column in columns]
+        others = " OR ".join(_NOT_OLD.format(column=n, current=self._current) for n in names)
+        return f" AND ({self._old(columns)}) AND ({others})"
 
     def _old(self, columns: Sequence[RecoverableColumn]) -> str:
         """Return the condition that a row has a cell without the current token."""
@@ -275,8 +288,11 @@ def _change_whole(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -
     )
 
 
-def _change(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
-    """Return the statement that changes the rows of a range that have a token of the map."""
+def _change(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn], mixed: str) -> str:
+    """Return the statement that changes the rows of a range that have a token of the map.
+
+    `mixed` is a further condition on them.
+    """
     names = [quote_identifier(column.name) for column in columns]
     mapped = [f"m{number}.new_token" for number in range(len(names))]
     return _CHANGE.format(
@@ -284,6 +300,7 @@ def _change(leaf: Leaf, part: str, columns: Sequence[RecoverableColumn]) -> str:
         found=", ".join(f"{new} AS n{number}" for number, new in enumerate(mapped)),
         joins=_joins(columns),
         mapped=", ".join(mapped),
+        mixed=mixed,
         sets=", ".join(f"{name} = coalesce(n.n{n}, t.{name})" for n, name in enumerate(names)),
         range=part,
     )

@@ -34,7 +34,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> Any:
             found = frozenset({(1, next(moments))})
             return TargetTables([Leaf('"t"', 1, indexed=False)], [], found, by_person=False)
 
-        async def one_pass(*_: object) -> int:
+        async def one_pass(*_: object, **__: object) -> int:
             done.append("pass")
             return 0
 
