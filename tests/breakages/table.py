@@ -1164,7 +1164,7 @@ CLI = _in(
         "redaction",
         "return value if fixed or name in _ALWAYS_SHOWN else SET",
         "return value",
-        "acceptance/test_operate acceptance/test_canary acceptance/test_errors",
+        "acceptance/test_operate",
     ),
     (
         "a mended body of any size is read",
