@@ -22,17 +22,8 @@ class Mutant(NamedTuple):
     text: str
     """The whole file, changed."""
 
-    @property
-    def change(self) -> str:
-        """What stood there and what stands there now."""
-        lines = (ROOT / self.file).read_text(encoding="utf-8").splitlines(), self.text.splitlines()
-        changed = list(difflib.unified_diff(*lines, lineterm="", n=0))[2:]
-        sides = [
-            " ".join(one[1:].strip() for one in changed if one.startswith(sign)).strip()
-            for sign in "-+"
-        ]
-        before, after = (f"`{one}`" if one else "nothing" for one in sides)
-        return f"{before} → {after}".replace("|", "\\|")
+    change: str
+    """What stood there and what stands there now, in Markdown."""
 
 
 def draw(seed: int, count: int) -> list[Mutant]:
@@ -50,4 +41,18 @@ def draw(seed: int, count: int) -> list[Mutant]:
         )
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(done.stdout)
-    return [Mutant(**one) for one in json.loads(kept.read_bytes())]
+    return [
+        Mutant(**one, change=_change((ROOT / one["file"]).read_text(encoding="utf-8"), one["text"]))
+        for one in json.loads(kept.read_bytes())
+    ]
+
+
+def _change(before: str, after: str) -> str:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
+    changed = list(lines)[2:]
+    sides = [
+        " ".join(one[1:].strip() for one in changed if one.startswith(sign)).strip()
+        for sign in "-+"
+    ]
+    shown = [f"`{one}`" if one else "nothing" for one in sides]
+    return " → ".join(shown).replace("|", "\\|")
