@@ -152,6 +152,25 @@ async def test_a_queue_without_a_backlog_waits_for_nobody(turns: Turns) -> None:
             await member.close()
 
 
+async def test_a_batch_is_to_fill_while_others_wait_unless_there_is_no_room(turns: Turns) -> None:
+    members = [Member(turns, 10**9) for _ in range(QUEUES)]
+
+    def filling() -> list[Member]:
+        return [m for m in members if m.queue.turn.contested and not m.buffer.full]
+
+    async with asyncio.timeout(30):
+        while not filling():
+            await asyncio.sleep(0.001)
+        one = filling()[0]
+        assert one.buffer.fills(WHOLE)
+        one.queue.room.close()
+        assert not one.buffer.fills(WHOLE), "nothing can come that would fill it"
+        one.queue.room.open()
+        for member in members:
+            member.queue.left = 0
+            await member.close()
+
+
 async def test_one_that_cannot_write_keeps_no_other_one_from_receiving(
     turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:

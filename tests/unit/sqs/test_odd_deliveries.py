@@ -100,10 +100,13 @@ def test_an_attribute_without_a_data_type_is_its_value() -> None:
     assert other.message_attributes == {"kind": MessageAttribute("", "login")}
 
 
-def test_a_receive_count_that_is_none_is_the_first() -> None:
-    attributes = {"SentTimestamp": SENT, "ApproximateReceiveCount": "9" * 30}
+@pytest.mark.parametrize(
+    ("told", "count"), [("2147483647", 2**31 - 1), ("2147483648", 1), ("9" * 30, 1), ("x", 1)]
+)
+def test_a_receive_count_that_is_none_is_the_first(told: str, count: int) -> None:
+    attributes = {"SentTimestamp": SENT, "ApproximateReceiveCount": told}
     _, other = wire.read_messages(reply(Attributes=attributes))
-    assert (other.attributes.approximate_receive_count, other.odd) == (1, "")
+    assert (other.attributes.approximate_receive_count, other.odd) == (count, "")
 
 
 def test_a_body_that_is_no_unicode_is_for_the_decoder_to_refuse() -> None:

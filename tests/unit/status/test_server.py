@@ -63,6 +63,17 @@ def test_the_default_address_gives_way_with_a_warning(
     assert [line["log_level"] for line in said if line.get("code") == "port_taken"] == ["warning"]
 
 
+def test_an_answer_to_head_has_the_length_of_the_body_and_no_body() -> None:
+    answers = {}
+    with serving() as address:
+        for method in ("GET", "HEAD"):
+            said = f"{method} /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            with connected(address, said.encode()) as client, client.makefile("rb") as answer:
+                head, _, answers[method] = answer.read().partition(b"\r\n\r\n")
+            assert b"\r\nContent-Length: 12\r\n" in head + b"\r\n"
+    assert answers == {"GET": b'{"ok":true}\n', "HEAD": b""}
+
+
 def test_half_sent_requests_take_few_descriptors_and_keep_no_probe_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
