@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -551,6 +552,24 @@ def test_send_knows_the_mapping_in_use(
     file.write_text('[[field]]\nsource = "order_id"\ncolumn = "order_id"\n')
     assert "have no [[example]]" in shell.error("send", "-c", str(file), "--example", code=2)
     assert "--file goes without" in shell("send", "--file", "x", "--example", code=2).err
+
+
+@pytest.mark.usefixtures("migrated_database")
+def test_a_fifo_queue_takes_what_is_sent_in_its_order(
+    shell: Any, query: Query, sqs: Any, tmp_path: Path
+) -> None:
+    name = f"send-{secrets.token_hex(4)}.fifo"
+    url = sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"})["QueueUrl"]
+    shell.environment["SQS2PG_SOURCE__QUEUE"] = name
+    users = [f"user-{number:02}" for number in range(25)]
+    lines = tmp_path / "logins.jsonl"
+    lines.write_text("".join(json.dumps({"user_id": user}) + "\n" for user in users))
+    assert shell("send", "--file", str(lines), "--json").last == {"sent": 25, "refused": 0}
+    for _ in range(2):  # the same logins once more are new messages
+        assert shell("send", "--count", "3", "--seed", "1", "--json").last["sent"] == 3
+    assert shell("run", "--drain", "--json").last["written"] == 31
+    assert [user for (user,) in query("SELECT user_id FROM user_logins")][:25] == users
+    sqs.delete_queue(QueueUrl=url)
 
 
 def test_send_puts_lines_of_a_file_on_the_queue(

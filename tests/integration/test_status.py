@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -282,10 +283,10 @@ async def test_a_server_without_tls_has_no_certificate(database: str) -> None:
 
 
 async def test_a_malformed_header_gets_an_answer(pipeline: Assemble) -> None:
-    def status(address: str, method: str, path: str, *lines: str) -> int:
+    def status(address: str, method: str, path: str, *lines: str, version: str = "HTTP/1.1") -> int:
         host, port = urlsplit(address).netloc.split(":")
         with socket.create_connection((host, int(port)), 60) as connection:
-            head = [f"{method} {path} HTTP/1.1", *lines, "Connection: close"]
+            head = [f"{method} {path} {version}", *lines, "Connection: close"]
             connection.sendall("\r\n".join(head).encode("latin-1") + b"\r\n\r\n")
             return int(connection.makefile("rb").readline().split()[1])
 
@@ -300,6 +301,9 @@ async def test_a_malformed_header_gets_an_answer(pipeline: Assemble) -> None:
         ):
             for call in (("GET", "/metrics"), ("POST", "/login")):
                 assert await asyncio.to_thread(status, address, *call, *lines) == 400
+        for version, code in (("HTTP/9.9", 505), ("HTTP", 400), ("one too many", 400)):
+            call = partial(status, address, "GET", "/metrics", local, version=version)
+            assert await asyncio.to_thread(call) == code
         odd = ["Content-Length: \xb2"]
         assert await asyncio.to_thread(status, address, "POST", "/login", local, *odd) == 403
         odd = ["Accept: application/openmetrics-text;version=x", f"Authorization: Bearer {TOKEN}"]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from sqs2pg.sqs.producer import Sent
     from sqs2pg.sqs.wire import OutgoingMessage
 
+_GROUP = "sqs2pg-send"
+"""The message group on a FIFO queue: one for all, so that they keep their order."""
+
 
 @click.command()
 @config_option
@@ -71,13 +74,15 @@ def send(
     elif examples:
         of_mapping = _examples(settings)
         total = count or len(of_mapping)
-        messages = map(_as_new, islice(cycle(of_mapping), total))
+        messages = islice(cycle(of_mapping), total)
     else:
         from sqs2pg.cli.embedded.sample_logins import logins
 
         _require_logins(settings)
         total = count or 1000
         messages = logins(total, seed=seed)
+    if _is_fifo(settings):
+        messages = map(_as_new, messages)
     result = run_async(send_bodies(settings, messages, total, rate))
     refused = sum(result.refused.values())
     if as_json:
@@ -118,12 +123,12 @@ def _examples(settings: Settings) -> list[OutgoingMessage]:
     from sqs2pg.mapping.examples import body_of
     from sqs2pg.sqs.wire import OutgoingMessage
 
-    fifo = settings.source.queue.endswith(".fifo")
+    fifo = _is_fifo(settings)
     messages = [
         OutgoingMessage(
             body_of(example),
             attributes={k: v for k, v in example.attributes.items() if not k.startswith(SYSTEM)},
-            group_id=example.attributes.get(f"{SYSTEM}MessageGroupId", "example") if fifo else None,
+            group_id=example.attributes.get(f"{SYSTEM}MessageGroupId", _GROUP) if fifo else None,
         )
         for example in settings.example
         if example.payload is None
@@ -136,10 +141,16 @@ def _examples(settings: Settings) -> list[OutgoingMessage]:
     )
 
 
-def _as_new(message: OutgoingMessage) -> OutgoingMessage:
-    """Return the message, for a FIFO queue as one that was not sent before."""
-    if message.group_id is None:
-        return message
+def _is_fifo(settings: Settings) -> bool:
+    return settings.source.queue.endswith(".fifo")
+
+
+def _as_new(message: str | OutgoingMessage) -> OutgoingMessage:
+    """Return the message as one that was not sent to the FIFO queue before."""
+    from sqs2pg.sqs.wire import OutgoingMessage
+
+    if isinstance(message, str):
+        message = OutgoingMessage(message, group_id=_GROUP)
     return msgspec.structs.replace(message, deduplication_id=uuid.uuid4().hex)
 
 
@@ -170,4 +181,11 @@ async def send_bodies(
     async with queue_client() as client:
         queue_url = await client.queue_url(settings.source.queue)
         async with Ticker("sending", lambda: (done, total, {}), say):
-            return await send_all(client, queue_url, bodies, rate=rate, progress=progress)
+            return await send_all(
+                client,
+                queue_url,
+                bodies,
+                rate=rate,
+                in_order=_is_fifo(settings),
+                progress=progress,
+            )

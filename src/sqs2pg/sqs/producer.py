@@ -64,15 +64,17 @@ async def send_all(
     bodies: Iterable[str | OutgoingMessage],
     *,
     rate: float | None = None,
+    in_order: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Sent:
     """Send every body or message; return how many SQS took and why it refused the others.
 
-    `rate` bounds the messages per second. `progress` is called with the number sent so far. Raises
+    `rate` bounds the messages per second. `in_order`: one batch after the other, for a FIFO queue.
+    `progress` is called with the number sent so far. Raises
     TransientFault or FatalFault if the queue cannot be reached.
     """
     result = Sent()
-    slots = asyncio.Semaphore(_CONCURRENCY)
+    slots = asyncio.Semaphore(1 if in_order else _CONCURRENCY)
     began = time.monotonic()
     given = 0
 

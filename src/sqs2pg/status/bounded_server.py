@@ -92,6 +92,8 @@ class BoundedHandler(BaseHTTPRequestHandler, ABC):
     """Reads a request within its bounds, and has it answered if there is room for the client."""
 
     server: BoundedServer
+    default_request_version = "HTTP/1.0"
+    """Of a request that names none that is known: its answer begins with a status line, too."""
 
     @abstractmethod
     def get(self) -> None:
