@@ -35,8 +35,8 @@ from sqs2pg.postgres.ledger import Claim, Ledger, attach_days
 from sqs2pg.postgres.rehearsal import Part, Refusal, rehearse
 from sqs2pg.postgres.reject_search import SUPPRESSED, find_rejected
 from sqs2pg.postgres.reject_streak import Rejections, Streak
-from sqs2pg.postgres.session_pool import SessionPool
-from sqs2pg.postgres.sink_session import Connect, SinkSession
+from sqs2pg.postgres.session_pool import Connect, SessionPool
+from sqs2pg.postgres.sink_session import SinkSession
 from sqs2pg.postgres.slow_path import CONSTRAIN, write_slowly
 from sqs2pg.postgres.sqlstate import (
     COLUMN_STATES,

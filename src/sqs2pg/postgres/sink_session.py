@@ -7,15 +7,13 @@ with it, because nobody knows what the server still does on it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from sqs2pg.errors import TransientFault
 from sqs2pg.postgres.connection import NoSession, Session
-from sqs2pg.postgres.session_pool import SessionPool
-
-Connect = Callable[[], Awaitable[Session]]
+from sqs2pg.postgres.session_pool import Connect, SessionPool
 
 _Done = TypeVar("_Done")
 
