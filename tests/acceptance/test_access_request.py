@@ -23,10 +23,9 @@ NAME = "INSERT INTO pii.requested_name (request, target, spelling) VALUES (%s, %
 
 
 @pytest.fixture
-def people(shell: Shell, send: Send) -> Shell:
+def people(shell: Shell, send: Send, migrated_database: str) -> Shell:
     """The shell of a database with ann and bob in it, who share an address, and a bad message."""
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
-    shell("migrate")
     ann = [
         recurring_login(n, user_id="ann", ip="192.0.2.1", device_id=f"593-{n}") for n in range(2)
     ]

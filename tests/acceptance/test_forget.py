@@ -28,10 +28,9 @@ WHY = ("--reason", "a test")
 
 
 @pytest.fixture
-def people(shell: Shell, send: Send) -> Shell:
+def people(shell: Shell, send: Send, migrated_database: str) -> Shell:
     """The shell of a database with user-0 to user-4 in it, two rows each, and the vault on."""
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
-    shell("migrate")
     send([recurring_login(n, user_id=f"user-{n % 5}", device_id=f"d{n}") for n in range(10)])
     shell("run", "--drain")
     return shell

@@ -18,10 +18,9 @@ ROWS = "SELECT user_id, masked_ip, masked_device_id FROM user_logins ORDER BY us
 
 
 @pytest.fixture
-def vault(shell: Any) -> Any:
+def vault(shell: Any, migrated_database: str) -> Any:
     """The shell, with the vault on, migrated."""
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
-    shell("migrate")
     return shell
 
 
