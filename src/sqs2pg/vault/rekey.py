@@ -71,13 +71,14 @@ _PAGES = "SELECT pg_relation_size('pii.value') / current_setting('block_size')::
 # lane has not seen go straight into the map: nobody but another rekey adds them. All are sorted, so
 # that the index is written page by page.
 _COPY_NEW_PAIRS = "COPY pii.token_map (old_token, new_token) FROM STDIN (FORMAT binary)"
+_CREATE_PAIRS = """CREATE TEMP TABLE sqs2pg_pairs (old_token text, new_token text)
+    ON COMMIT DROP"""
 _COPY_PAIRS = "COPY pg_temp.sqs2pg_pairs (old_token, new_token) FROM STDIN (FORMAT binary)"
 _ADD_PAIRS = """INSERT INTO pii.token_map (old_token, new_token)
 SELECT p.old_token, p.new_token FROM pg_temp.sqs2pg_pairs p ON CONFLICT DO NOTHING"""
 _CREATE = """CREATE TEMP TABLE sqs2pg_moved (address tid, made_by xid, new_token text, sealed bytea,
     again boolean,
-    new_hash bigint GENERATED ALWAYS AS (hashtextextended(new_token, 0)) STORED) ON COMMIT DROP;
-CREATE TEMP TABLE sqs2pg_pairs (old_token text, new_token text) ON COMMIT DROP"""
+    new_hash bigint GENERATED ALWAYS AS (hashtextextended(new_token, 0)) STORED) ON COMMIT DROP"""
 _COPY = """COPY pg_temp.sqs2pg_moved (address, made_by, new_token, sealed, again)
 FROM STDIN (FORMAT binary)"""
 # By address, without a lock: while the erasure lock is held nothing but another rekey changes these
@@ -190,7 +191,7 @@ class Rekeyer:
             with explained():
                 async with self._session.transaction(SHARED, _CREATE) as transaction:
                     await self._session.copy(_COPY_NEW_PAIRS, NO_ROWS)
-                    await self._session.execute(_ADD_PAIRS)
+                    await self._session.execute(f"{_CREATE_PAIRS};\n{_ADD_PAIRS}")
                     await self._session.execute(_MOVE + _UNLESS_STORED)
                     await self._session.execute(_REMOVE)
                     await transaction.rollback()
@@ -314,6 +315,7 @@ class _Lane:
             if done.new_pairs != NO_ROWS:
                 await self._session.copy(_COPY_NEW_PAIRS, done.new_pairs)
             if done.pairs != NO_ROWS:
+                await self._session.execute(_CREATE_PAIRS)
                 await self._session.copy(_COPY_PAIRS, done.pairs)
                 await self._session.execute(_ADD_PAIRS)
             await self._session.copy(_COPY, done.rows)

@@ -51,6 +51,8 @@ OLD = """NOT starts_with({0}, %s) AND {0} ~ '^v[1-9][0-9]{{0,3}}_[0-9a-f]+$'
 # For the hash table of a large map, which every statement that applies it builds again.
 _MEMORY = """SELECT set_config('work_mem', '64MB', true)
 WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"""
+# How many rows it has is what the planner needs: a few of them are enough for that.
+_FEW = "SET LOCAL default_statistics_target = 1"
 _ANALYZE_MAP = "ANALYZE pii.token_map"
 # Most rows have all of their tokens in the map: they are changed as they are read. Both statements
 # change rows inside a WITH: there a rule of the table that would do something else is refused.
@@ -151,7 +153,8 @@ class TokenMap:
             await follow_map(self._session)
         if self._mergers:
             await index_map(self._session)
-        await self._session.execute(_ANALYZE_MAP)
+        async with self._session.transaction(_FEW):
+            await self._session.execute(_ANALYZE_MAP)
         for table in self.tables:
             await self._apply(table)
         if self._mergers:

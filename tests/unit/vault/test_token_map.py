@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -16,6 +18,10 @@ COLUMN = RecoverableColumn('"t"', '"token"', "ip", {})
 class Session:
     async def execute(self, *_: object) -> list[Any]:
         return []
+
+    @asynccontextmanager
+    async def transaction(self, *_: object) -> AsyncIterator[None]:
+        yield
 
 
 @pytest.fixture
