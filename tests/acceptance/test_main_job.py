@@ -136,8 +136,12 @@ def test_demo_shows_masked_rows_and_recurring_devices(bare_shell: Any) -> None:
 def test_demo_and_run_have_a_fast_queue_server(bare_shell: Any) -> None:
     ended = bare_shell("demo", "--local=fast", "--messages", "2000", "--seed", "1", "--json")
     assert ended.last["written"] == 1_960
-    ended = bare_shell("run", "--local=fast", "--drain", "--json")
+    fifo = {"SQS2PG_SOURCE__QUEUE": "logins.fifo"}
+    ended = bare_shell("run", "--local=fast", "--drain", "--json", **fifo)
     assert ended.last["received"] == 0
+    elsewhere = {"SQS2PG_SOURCE__QUEUE": "arn:aws:sqs:eu-central-1:123456789012:logins"}
+    said = bare_shell.error("run", "--local=fast", "--drain", code=2, **elsewhere)
+    assert "SQS2PG_SOURCE__QUEUE=logins" in said
     assert "--local" in bare_shell.error("run", "--local=quick", "--drain", code=2)
 
 

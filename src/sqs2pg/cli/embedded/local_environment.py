@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from sqs2pg.cli.embedded import (
     servers,
     write_env_file,
 )
-from sqs2pg.errors import Sqs2pgError
+from sqs2pg.errors import SettingsError, Sqs2pgError
 from sqs2pg.settings import Settings
 
 _WAITING = "ApproximateNumberOfMessages"
@@ -106,11 +107,18 @@ async def prepare(settings: Settings) -> None:
     from sqs2pg.runners.connect import connected
     from sqs2pg.runners.queue_client import queue_client
 
-    async with queue_client() as client:
-        await client.create_queue(
-            settings.source.queue,
-            {"VisibilityTimeout": str(settings.source.visibility_timeout_s)},
+    queue = settings.source.queue
+    if "/" in queue or ":" in queue:
+        name = re.split("[/:]", queue)[-1]
+        raise SettingsError(
+            "source.queue is the URL or ARN of a queue, and the local server makes its own",
+            hint=f"name the queue alone, such as SQS2PG_SOURCE__QUEUE={name or 'login-queue'}",
         )
+    attributes = {"VisibilityTimeout": str(settings.source.visibility_timeout_s)}
+    if queue.endswith(".fifo"):
+        attributes["FifoQueue"] = "true"
+    async with queue_client() as client:
+        await client.create_queue(queue, attributes)
     async with connected(settings) as session:
         await migrate(session, settings)
         for target in settings.targets:
