@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 MESSAGE_BYTES = 1024
 """What a held message takes beside its body: attributes, receipt handle, its place in the books."""
+STEPS = 32
+"""A queue that notes its load rounds it up to one of so many steps of its own share: a load changes
+with each request, and to note it takes as long as to sign one."""
 
 
 class InFlight:
@@ -25,6 +28,8 @@ class InFlight:
         self.queues = 0
         """How many queues there are. Read only."""
         self._waiting: dict[object, Callable[[], None]] = {}
+        self.step = 1
+        """What a load is rounded up to, in bytes. Read only."""
         self._own = bytes_max
         self._shared = 0
         self._beyond = 0
@@ -91,5 +96,6 @@ class InFlight:
         count = self.queues = len(self._loads)
         self._own = self._bytes_max // (2 * count) if count > 1 else self._bytes_max
         self._shared = self._bytes_max - self._own * count
+        self.step = max(1, self._own // STEPS)
         self._beyond = sum(max(0, load - self._own) for load in self._loads.values())
         self._wake()

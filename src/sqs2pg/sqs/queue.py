@@ -77,6 +77,7 @@ class QueueSource:
         self._extensions: set[asyncio.Task[None]] = set()
         self._reserved_messages = 0
         self._reserved_bytes = 0
+        self._noted = 0  # the load that the process knows of
         self._poll_bytes = _FIRST_POLL_BYTES
         self.room = Gate()
         """Closed while a poll waits for room in the budget. Read only."""
@@ -95,7 +96,7 @@ class QueueSource:
         metrics.in_flight_messages.set_function(lambda: self.held_count)
         metrics.in_flight_bytes.set_function(lambda: self._leases.bytes)
         metrics.last_poll.set_function(lambda: self._last_poll)
-        self._in_flight.join(self, self._load)
+        self._in_flight.join(self, self._tell_load)
 
     @property
     def is_fifo(self) -> bool:
@@ -222,14 +223,20 @@ class QueueSource:
         ) or not (leases.by_id or self._reserved_messages)
 
     def _load(self) -> int:
-        """Return how many bytes are held and reserved."""
-        leases = self._leases
+        """Return how many bytes are held and reserved, rounded up to a step of the process's."""
+        leases, step = self._leases, self._in_flight.step
         messages = len(leases.by_id) + self._reserved_messages
-        return leases.bytes + self._reserved_bytes + messages * MESSAGE_BYTES
+        load = leases.bytes + self._reserved_bytes + messages * MESSAGE_BYTES
+        return -(-load // step) * step
+
+    def _tell_load(self) -> int:
+        self._noted = self._load()
+        return self._noted
 
     def _note_load(self) -> None:
-        if self._in_flight.queues > 1:  # the only one is asked
-            self._in_flight.note(self, self._load())
+        # The only queue is asked; and most changes stay within a step.
+        if self._in_flight.queues > 1 and self._load() != self._noted:
+            self._in_flight.note(self, self._tell_load())
 
     def _signal_room(self) -> None:
         if self.room.is_open:
