@@ -23,7 +23,7 @@ BACKLOG_LINGERS = 5
 """How many times as long a batch may wait to fill up while there is a backlog. A transaction has a
 fixed cost of about a millisecond in the process and another one in PostgreSQL, and the messages
 have waited much longer already."""
-TURN_WAIT_S = 5.0
+TURN_WAIT_S = 10.0
 """How long a batch may wait to fill up in its queue's turn (`sqs/turns.py`), seconds."""
 TURN_LOOK_S = 1.0
 """How often it looks whether that is still worth while, though nobody wakes it."""
