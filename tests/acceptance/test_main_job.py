@@ -137,6 +137,8 @@ def test_demo_and_run_have_a_fast_queue_server(bare_shell: Any) -> None:
     ended = bare_shell("demo", "--local=fast", "--messages", "2000", "--seed", "1", "--json")
     assert ended.last["written"] == 1_960
     fifo = {"SQS2PG_SOURCE__QUEUE": "logins.fifo"}
+    ended = bare_shell("demo", "--local=fast", "--messages", "100", "--seed", "1", "--json", **fifo)
+    assert ended.last["written"] == 98
     ended = bare_shell("run", "--local=fast", "--drain", "--json", **fifo)
     assert ended.last["received"] == 0
     elsewhere = {"SQS2PG_SOURCE__QUEUE": "arn:aws:sqs:eu-central-1:123456789012:logins"}

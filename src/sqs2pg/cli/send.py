@@ -81,8 +81,6 @@ def send(
         _require_logins(settings)
         total = count or 1000
         messages = logins(total, seed=seed)
-    if _is_fifo(settings):
-        messages = map(_as_new, messages)
     result = run_async(send_bodies(settings, messages, total, rate))
     refused = sum(result.refused.values())
     if as_json:
@@ -172,6 +170,8 @@ async def send_bodies(
     from sqs2pg.sqs.producer import send_all
 
     done = 0
+    if fifo := _is_fifo(settings):
+        bodies = map(_as_new, bodies)
 
     def progress(count: int) -> None:
         nonlocal done
@@ -186,6 +186,6 @@ async def send_bodies(
                 queue_url,
                 bodies,
                 rate=rate,
-                in_order=_is_fifo(settings),
+                in_order=fifo,
                 progress=progress,
             )
