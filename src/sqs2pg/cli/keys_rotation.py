@@ -92,7 +92,7 @@ def rekey(config: Path | None, as_json: bool) -> None:
 def _print_damaged(references: list[str]) -> None:
     if references:
         print(
-            f"{counted(len(references), 'data key does', 'data keys do')} not open: left, subject "
+            f"{counted(len(references), 'data key does', 'data keys do')} not open: subject "
             f"{listed(references, SHOWN_MAX)}. Restore their rows of pii.subject_key "
             "from a backup, or erase those people"
         )
