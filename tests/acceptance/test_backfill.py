@@ -91,6 +91,7 @@ def _second_run_is_refused(shell: Shell, query: Query, archive: Path) -> None:
     assert query("SELECT line, moved_at FROM sqs2pg.backfill") == before
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_backfill_reads_a_bucket_with_a_given_date(
     shell: Shell, query: Query, emulator_endpoint: str, aws_environment: dict[str, str]
 ) -> None:
@@ -100,7 +101,6 @@ def test_backfill_reads_a_bucket_with_a_given_date(
     bucket.put_object(Key="logs/1", Body=b'{"user_id": "a"}{"user_id": "b"}')
     bucket.put_object(Key="logs/2", Body=gzip.compress(b'{"user_id": "c"}\n'))
     bucket.put_object(Key="other/1", Body=b'{"user_id": "d"}')
-    shell("migrate")
     done = shell("backfill", "s3://archive-4711/logs/", "--date", "2020-02-29", "--json").last
     assert (done["files"], done["written"]) == (2, 3)
     found = query("SELECT user_id, create_date::text FROM user_logins ORDER BY 1")
@@ -126,12 +126,12 @@ def test_two_pipelines_each_write_the_whole_archive(
         assert (report["written"], report["quarantined"]) == (300, 1)
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_with_a_dedupe_key_an_event_is_written_once_from_queue_and_archive(
     shell: Shell, query: Query, tmp_path: Path, send: Callable[[list[str]], list[str]]
 ) -> None:
     shell.environment["SQS2PG_LEDGER__DEDUPE_KEY"] = "event"
     bodies = [json.dumps({"user_id": f"u{i}", "event": f"e{i}"}) for i in range(20)]
-    shell("migrate")
     send(bodies[:10])
     shell("run", "--drain")
     file = tmp_path / "x.jsonl"

@@ -102,9 +102,9 @@ def test_another_root_than_the_one_on_record_is_listed_as_such(
     assert f"but it is {before['fingerprint']} on record: another root" in listed
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_recoverable_fields_are_rotated_and_rekeyed(shell: Shell, send: Send, query: Query) -> None:
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
-    shell("migrate")
     send([LOGIN])
     shell("run", "--drain")
     assert "keys rekey" in shell("keys", "rotate").out
@@ -116,13 +116,13 @@ def test_recoverable_fields_are_rotated_and_rekeyed(shell: Shell, send: Send, qu
     assert (tokens, versions(query)) == (1, ["v2_", "v2_"])
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_keys_of_the_environment_are_added_there_first(shell: Shell, query: Query) -> None:
     made = shell("keys", "init", "--provider", "environment")
     variables = dict(line.split("=", 1) for line in made.out.splitlines())
     assert set(variables) == {"SQS2PG_KEYS__PSEUDONYM_ROOT", "SQS2PG_KEYS__VAULT_ROOT"}
     del shell.environment["SQS2PG_KEYS__FILE"]
     shell.environment |= variables
-    shell("migrate")
     shell("run", "--drain")
     said = shell.error("keys", "rotate", "--break-joins", code=2)
     assert "SQS2PG_KEYS__PSEUDONYM_ROOT_V2" in said
@@ -132,6 +132,7 @@ def test_keys_of_the_environment_are_added_there_first(shell: Shell, query: Quer
     shell("run", "--drain")
 
 
+@pytest.mark.usefixtures("migrated_database")
 @pytest.mark.parametrize("provider", ["aws-kms", "secrets-manager"])
 def test_keys_can_be_kept_in_aws(
     shell: Shell, send: Send, query: Query, tmp_path: Path, provider: str, kms_key: str
@@ -144,7 +145,6 @@ def test_keys_can_be_kept_in_aws(
     }
     assert "fingerprint" in shell("keys", "init").out
     assert re.search(r"exists already|ResourceExistsException", shell.error("keys", "init", code=2))
-    shell("migrate")
     send([LOGIN])
     shell("run", "--drain")
     assert shell("keys", "rotate", "--break-joins", "--json").last["active"] == 2

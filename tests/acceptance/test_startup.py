@@ -80,17 +80,17 @@ def test_the_command_lines_own_help_loads_no_command(bare_shell: Any, arguments:
     assert _of(loaded, (*FOR_WORK, "sqs2pg.settings", "msgspec", "structlog", "asyncio")) == []
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_a_pipeline_loads_neither_botocore_nor_what_it_does_not_use(shell: Any) -> None:
-    shell("migrate")
     ended = shell.afresh("run", "--drain", "-c", os.devnull, PYTHONPROFILEIMPORTTIME="1")
     loaded = _LOADED.findall(ended.err)
     assert {"psycopg", "sqs2pg.sqs.client", "sqs2pg.status.listener"} <= set(loaded)
     assert _of(loaded, (*NOT_FOR_A_START, *FOR_ARCHIVES_OR_VAULT)) == []
 
 
+@pytest.mark.usefixtures("migrated_database")
 @pytest.mark.parametrize("words", ["verify", "migrate", "quarantine list", "pause --reason noise"])
 def test_a_command_of_the_database_loads_no_queue_and_no_pipeline(shell: Any, words: str) -> None:
-    shell("migrate")
     ended = shell.afresh(*words.split(), "-c", os.devnull, PYTHONPROFILEIMPORTTIME="1")
     assert ended.code == 0
     loaded = _LOADED.findall(ended.err)
@@ -113,8 +113,8 @@ def test_sending_loads_no_driver(shell: Any, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_a_backfill_of_files_loads_neither_botocore_nor_a_queue(shell: Any, tmp_path: Path) -> None:
-    shell("migrate")
     archive = tmp_path / "logins.jsonl"
     archive.write_text(login("u1") + "\n")
     ended = shell.afresh("backfill", str(archive), PYTHONPROFILEIMPORTTIME="1")

@@ -89,7 +89,7 @@ def test_nobody_without_the_token_sees_a_row_and_off_is_said(shell: Shell) -> No
         assert "shows no rows" in shell.error("tap", address, code=1)
 
 
+@pytest.mark.usefixtures("migrated_database")
 def test_the_tap_needs_a_token(shell: Shell) -> None:
     environment = {"SQS2PG_STATUS__TAP": "true", "SQS2PG_STATUS__TOKEN": ""}
-    shell("migrate")
     assert "no token is set" in shell.error("run", code=2, **environment)

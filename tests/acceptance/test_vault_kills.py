@@ -27,19 +27,18 @@ AND application_name = 'sqs2pg'"""
 
 
 @pytest.fixture
-async def filled(shell: Any, aws_environment: None, queue_url: str, database: str) -> Any:
+async def filled(shell: Any, aws_environment: None, queue_url: str, migrated_database: str) -> Any:
     """A shell with the vault on, and many people's logins written."""
     from sqs2pg.runners.pipeline import Pipeline
     from sqs2pg.settings import load
 
     shell.environment["SQS2PG_VAULT__ENABLED"] = "true"
-    shell("migrate")
     shell.settings = load(
         environ={},
         discover=False,
         overrides={
             "source": {"queue": queue_url},
-            "sink": {"dsn": database},
+            "sink": {"dsn": migrated_database},
             "keys": {"file": shell.environment["SQS2PG_KEYS__FILE"]},
             "vault": {"enabled": True},
         },
