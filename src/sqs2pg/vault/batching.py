@@ -28,8 +28,13 @@ SHARED = """SELECT set_config('synchronous_commit', 'off', true),
 """Opens a batch of a rotation: never while a person is being erased. A query that a policy of row
 security would narrow fails, instead of finding fewer rows."""
 BY_INDEX = ", ".join(
-    f"set_config('enable_{way}', 'off', true)"
-    for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
+    [
+        "set_config('max_parallel_workers_per_gather', '0', true)",
+        *(
+            f"set_config('enable_{way}', 'off', true)"
+            for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin")
+        ),
+    ]
 )
 """Follows SHARED where a batch is the next small part of a large table: it is read from the last
 address on, and joined by the indexes, whatever the planner thinks of a LIMIT."""

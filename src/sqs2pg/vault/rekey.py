@@ -54,7 +54,8 @@ the same moment; the next try finds that value."""
 _COUNT = f"SELECT count(*) FROM pii.value v WHERE v.field = ANY (%s) AND {OLD.format('v.token')}"
 # A scan of a range of addresses goes in their order; ORDER BY would sort all of it. In another
 # order rows would be left out, and the next pass would take them. The form of a token is looked at
-# where the value is opened, which costs less than an expression here.
+# where the value is opened, which costs less than an expression here. LATERAL with LIMIT: the
+# planner may begin a plain join with the keys, which gives another order.
 _NEXT = f"""SELECT count(*), max(n.address), string_agg({binary_row(VALUE_SIZES)}, ''::bytea),
        string_agg(int8send(n.token_hash), ''::bytea)
 FROM (
@@ -62,7 +63,9 @@ FROM (
            k.wrapped_key, array_position(%s::text[], v.field) AS number, v.token, v.token_hash,
            v.sealed
     FROM pii.value v
-    JOIN pii.subject_key k ON k.subject = v.subject AND k.generation = v.generation
+    CROSS JOIN LATERAL (
+        SELECT o.key_version, o.wrapped_key FROM pii.subject_key o
+        WHERE o.subject = v.subject AND o.generation = v.generation LIMIT 1) k
     WHERE v.ctid > %s::tid AND v.ctid < %s::tid AND v.token_hash BETWEEN %s AND %s
     AND v.field = ANY (%s) AND NOT starts_with(v.token, %s) LIMIT %s) n"""
 _PAGES = "SELECT pg_relation_size('pii.value') / current_setting('block_size')::bigint"
