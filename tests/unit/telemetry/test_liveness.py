@@ -64,3 +64,18 @@ def test_time_under_way_counts_every_batch(clock: list[float]) -> None:
             assert liveness.under_way_s() == 7 + 2
         assert liveness.under_way_s() == 7
     assert liveness.under_way_s() == 0
+
+
+def test_batches_wait_from_the_last_end_and_only_while_one_is_under_way(
+    clock: list[float],
+) -> None:
+    liveness = Liveness(Settings())
+    clock[0] += 100
+    assert liveness.waiting_s() == 0.0
+    with liveness.writing():
+        clock[0] += 7
+        assert liveness.waiting_s() == 7.0
+        liveness.tried(settled=False)
+        clock[0] += 2
+        assert liveness.waiting_s() == 2.0
+    assert liveness.waiting_s() == 0.0
