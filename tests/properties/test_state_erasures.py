@@ -204,7 +204,7 @@ async def test_nothing_that_comes_late_brings_a_person_back(
             for _ in range(ERASURES):
                 people = [f"u{n}" for n in own.sample(range(PEOPLE), own.choice([1, 1, 3]))]
                 work = partial(erase_people, ours, people, "a test", "")
-                report = await killed_now_and_then(work, own)
+                report = (await killed_now_and_then(work, own)).report
                 deleted += report.rows_deleted + report.rows_changed
             return deleted
 
