@@ -31,8 +31,6 @@ COPY = (
     "COPY sqs2pg.quarantine (key, message_id, pipeline, reason, detail, target, attempts, sent_at,"
     " body, sealed_under, subject, attributes) FROM STDIN (FORMAT binary)"
 )
-NO_ROWS = COPY_HEAD + COPY_END
-"""What the COPY sends without dead letters."""
 BODIES = b"sqs2pg/1/quarantine"
 ATTRIBUTES = b"sqs2pg/1/quarantine/attributes"
 

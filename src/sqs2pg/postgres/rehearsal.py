@@ -18,6 +18,7 @@ import psycopg
 
 from sqs2pg.postgres import dead_letter_copy, object_claims, tally
 from sqs2pg.postgres.batch_transaction import BatchTransactions, Sealer, SinkPlan
+from sqs2pg.postgres.binary_arrays import NO_ROWS
 from sqs2pg.postgres.connection import Session
 from sqs2pg.postgres.ledger import Ledger
 from sqs2pg.postgres.slow_path import CONSTRAIN
@@ -102,7 +103,7 @@ async def _end(session: Session, plan: SinkPlan, vault: Sealer | None, at: _Plac
         at.table, at.needs = "pii.value", "INSERT"
         await vault.rehearse(session)
     at.table, at.needs = "sqs2pg.quarantine", "INSERT"
-    await session.copy(dead_letter_copy.COPY, dead_letter_copy.NO_ROWS)
+    await session.copy(dead_letter_copy.COPY, NO_ROWS)
     at.table = at.needs = ""
     await session.execute(CONSTRAIN)
     at.table, at.needs = "sqs2pg.tally", "INSERT"
