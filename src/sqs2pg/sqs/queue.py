@@ -235,8 +235,9 @@ class QueueSource:
 
     def _note_load(self) -> None:
         # The only queue is asked; and most changes stay within a step.
-        if self._in_flight.queues > 1 and self._load() != self._noted:
-            self._in_flight.note(self, self._tell_load())
+        if self._in_flight.queues > 1 and (load := self._load()) != self._noted:
+            self._noted = load
+            self._in_flight.note(self, load)
 
     def _signal_room(self) -> None:
         if self.room.is_open:
