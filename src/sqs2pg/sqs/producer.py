@@ -70,8 +70,8 @@ async def send_all(
     """Send every body or message; return how many SQS took and why it refused the others.
 
     `rate` bounds the messages per second. `in_order`: one batch after the other, for a FIFO queue.
-    `progress` is called with the number sent so far. Raises
-    TransientFault or FatalFault if the queue cannot be reached.
+    `progress` is called with the number sent so far. Raises TransientFault or FatalFault if the
+    queue cannot be reached.
     """
     result = Sent()
     slots = asyncio.Semaphore(1 if in_order else _CONCURRENCY)

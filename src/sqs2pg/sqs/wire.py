@@ -24,7 +24,6 @@ BATCH_MAX = 10
 """Entries in one batch call, and messages in one receive (SQS API reference)."""
 SEND_BYTES_MAX = 1_048_576
 """Bytes of one message, and of all messages of a batch together (SQS quotas since August 2025)."""
-"""What stands before the name of a system attribute among the attributes to ask for."""
 
 log = structlog.get_logger(__name__)
 
